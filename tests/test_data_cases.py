@@ -21,7 +21,7 @@ from onelook.cli.app import run
 from onelook.data import open_dataset
 from onelook.data.check import check
 from onelook.data.convert import convert
-from onelook.data.fit import check_fit
+from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.loader import Loader
 from onelook.data.objects import evaluation_notes
 from onelook.data.order import Sampling
@@ -149,13 +149,13 @@ def test_all_images_are_compared_once_and_a_sample_each_time(tmp_path):
     put(tmp_path / "annotations/instances_val.json", json.dumps(content))
     for _ in range(2):  # what was found stays found
         with pytest.raises(DataError, match=r"1 of 200 images .*101\.png' is 9 x 8 pixels"):
-            check_fit(open_dataset(tmp_path), SilentReporter())
+            check_annotated_sizes(open_dataset(tmp_path), SilentReporter())
     put(tmp_path / "val/101.png", make.png(8, 8))
-    check_fit(open_dataset(tmp_path), SilentReporter())
+    check_annotated_sizes(open_dataset(tmp_path), SilentReporter())
     for n in range(0, 200, 2):
         put(tmp_path / f"val/{n}.png", make.png(8, 9))
     with pytest.raises(DataError, match=r"of 64 images looked at"):
-        check_fit(open_dataset(tmp_path), SilentReporter())
+        check_annotated_sizes(open_dataset(tmp_path), SilentReporter())
 
 
 def test_convert_refuses_them_too(tmp_path):

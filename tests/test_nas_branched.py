@@ -27,7 +27,7 @@ from onelook.nas.score import entropies, score
 from onelook.nas.state import structure_of, structure_rows
 from onelook.nas.trace import traced
 from onelook.networks.branched_structure import DarknetStage, DarknetStructure
-from onelook.networks.conv_shapes import convolutions
+from onelook.networks.conv_shapes import conv_shapes
 from onelook.networks.deploy import deploy
 from onelook.networks.variants import VARIANTS, variant
 from onelook.networks.yolov4.csp_darknet53 import DarknetUnit
@@ -51,7 +51,7 @@ def test_the_trace_has_the_convolutions_and_parameters_of_the_built_backbone(nam
     with torch.device("meta"):
         detector = search_form(name).detector(structure, (64, 64)).build()
         deployed = deploy(detector).backbone
-    shapes = convolutions(deployed, torch.zeros(1, 3, 64, 64))
+    shapes = conv_shapes(deployed, torch.zeros(1, 3, 64, 64))
     assert Counter(map(tuple, shapes)) == Counter(map(tuple, backbone_operators(structure, 64)))
     assert cost(structure, 64).parameters == sum(one.numel() for one in detector.backbone.parameters())
     assert detector.backbone.channels == structure.level_channels()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onelook.nas.evolution import Budgets, Task, random_structures
 from onelook.nas.latency import GRID, OperatorTable, calibrate, rank_correlation
 from onelook.nas.operators import Operator, backbone_operators
-from onelook.networks.conv_shapes import convolutions
+from onelook.networks.conv_shapes import conv_shapes
 from onelook.networks.damo_yolo import mae_nas
 from onelook.networks.damo_yolo.architecture import DamoYolo
 from onelook.networks.damo_yolo.rep_gfpn import RepGfpn
@@ -36,7 +36,7 @@ def test_operators_are_the_convolutions_of_the_deployed_backbone(name: str) -> N
     structure = (PUBLISHED | FOUND)[name]
     with torch.device("meta"):
         backbone = deploy(DamoYolo(structure, RepGfpn((16, 16, 16))).build()).backbone
-    found = convolutions(backbone, torch.zeros(1, 3, 64, 64))
+    found = conv_shapes(backbone, torch.zeros(1, 3, 64, 64))
     assert Counter(map(tuple, found)) == Counter(map(tuple, backbone_operators(structure, 64)))
 
 

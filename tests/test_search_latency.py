@@ -14,7 +14,7 @@ from onelook.api.search_latency import LatencyMeter
 from onelook.cli.app import run
 from onelook.errors import UsageError
 from onelook.nas.operators import Operator
-from onelook.networks.conv_shapes import convolutions
+from onelook.networks.conv_shapes import conv_shapes
 from onelook.networks.deploy import deploy
 from onelook.recipes.searches import search_form
 from onelook.reporter import PlainReporter, SilentReporter
@@ -126,14 +126,14 @@ def test_neck_and_head_are_interpolated_between_channels_of_the_grid() -> None:
     meter = LatencyMeter(form, 128, "torch", 1)
     with torch.device("meta"):
         detector = deploy(form.architecture.build())
-    found = convolutions(detector, torch.zeros(1, 3, 128, 128))
+    found = conv_shapes(detector, torch.zeros(1, 3, 128, 128))
     assert meter.model().total(form.structure) == pytest.approx(
         sum(operator_seconds(meter, Operator(*o)) for o in found)
     )
     stages = form.structure.stages
     between = replace(form.structure, stages=(stages[0], replace(stages[1], outputs=80), *stages[2:]))
     below = replace(form.structure, stages=(stages[0], replace(stages[1], outputs=64), *stages[2:]))
-    low, middle, high = (meter._rest_seconds(one) for one in (below, between, form.structure))
+    low, middle, high = (meter._neck_and_head_seconds(one) for one in (below, between, form.structure))
     assert middle == pytest.approx((low + high) / 2) and low < middle < high
 
 

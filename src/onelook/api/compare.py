@@ -21,7 +21,7 @@ from onelook.cluster.ray_workers import workers_at
 from onelook.cluster.workers import InProcess
 from onelook.config import check_arguments
 from onelook.data import Dataset, splits
-from onelook.data.fit import check_fit
+from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.objects import evaluation_notes
 from onelook.data.split_names import usual_splits
 from onelook.errors import UsageError, UserError
@@ -98,7 +98,7 @@ def compare(
             f"The split '{dataset.split}' of '{dataset.described_by}' has no objects: AP is undefined on it.",
             "Give annotations, or choose another split.",
         )
-    check_fit(dataset, shown, allow=allow_size_mismatch)
+    check_annotated_sizes(dataset, shown, allow=allow_size_mismatch)
     videos = None if fps is None else _Videos(measuring, fps, seed)
     opened = open_candidates(candidates, LoadOptions(device=device, size=size, half=half, threads=threads))
     try:

@@ -32,7 +32,7 @@ from onelook.nas.latency import Calibration, LatencyModel, OperatorTable, calibr
 from onelook.nas.operators import Operator
 from onelook.networks.branched_structure import AnyStructure
 from onelook.networks.build import build
-from onelook.networks.conv_shapes import convolutions
+from onelook.networks.conv_shapes import conv_shapes
 from onelook.networks.deploy import deploy_in_place
 from onelook.networks.detector import Architecture
 from onelook.predict.runtime import Runtime
@@ -74,7 +74,7 @@ class LatencyMeter:
 
     def model(self) -> LatencyModel:
         """Predicts seconds; not yet fitted to whole networks."""
-        return LatencyModel(self.table, self.size, self._rest_seconds)
+        return LatencyModel(self.table, self.size, self._neck_and_head_seconds)
 
     def save(self) -> None:
         """Writes the measured convolutions to the cache, if there are new ones."""
@@ -116,18 +116,20 @@ class LatencyMeter:
         export_onnx(detector, path)
         return OnnxRuntime(path, threads=self.threads)
 
-    def _rest_seconds(self, structure: AnyStructure) -> float:
+    def _neck_and_head_seconds(self, structure: AnyStructure) -> float:
         """The sum over the convolutions of neck and head behind a backbone, which depend on its last channels only.
 
         Interpolated like the table between channels of its grid, because a network has to be built for every triple.
         """
         corners = product(*(neighbours(channels) for channels in structure.level_channels()))
         return sum(
-            prod(share for _, share in corner) * self._rest_of(structure, tuple(channels for channels, _ in corner))
+            prod(share for _, share in corner)
+            * self._tabulated_neck_and_head_seconds(structure, tuple(channels for channels, _ in corner))
             for corner in corners
         )
 
-    def _rest_of(self, structure: AnyStructure, channels: tuple[int, ...]) -> float:
+    def _tabulated_neck_and_head_seconds(self, structure: AnyStructure, channels: tuple[int, ...]) -> float:
+        """The same for exactly these last channels, from the table of operators; kept, as it depends on them alone."""
         if channels not in self._rest:
             with torch.device("meta"):
                 backbone = structure.with_levels(channels)
@@ -136,7 +138,7 @@ class LatencyMeter:
                 torch.zeros(1, count, self.size // stride, self.size // stride)
                 for count, stride in zip(channels, (8, 16, 32))
             )
-            shapes = convolutions(_NeckAndHead(detector), pyramid)
+            shapes = conv_shapes(_NeckAndHead(detector), pyramid)
             self._rest[channels] = self.table.total(Operator(*shape) for shape in shapes)
         return self._rest[channels]
 

@@ -21,7 +21,7 @@ from onelook.api.validate import open_evaluated
 from onelook.cluster.workers import InProcess
 from onelook.config import check_arguments
 from onelook.data import Dataset, splits
-from onelook.data.fit import check_fit
+from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.objects import evaluation_notes
 from onelook.data.split_names import usual_splits
 from onelook.errors import UsageError, UserError, did_you_mean
@@ -100,7 +100,7 @@ def stream(
         split = usual_splits(splits(os.fspath(data)))[1]
     dataset = open_evaluated(data, split or "val", shown)
     videos = sequences_of(dataset)
-    check_fit(dataset, shown, allow=allow_size_mismatch)
+    check_annotated_sizes(dataset, shown, allow=allow_size_mismatch)
     folder = None if out is None else Path(out)
     settings = CompareSettings(None, confidence, iou, batch, device, threads, half, runs)
     measuring = Measuring(dataset, settings, folder, shown)

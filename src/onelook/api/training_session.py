@@ -25,7 +25,7 @@ from onelook.api.time_budget import Pace, plan_run, planned, with_budget_epochs,
 from onelook.api.watch import watched
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
-from onelook.data.fit import check_fit
+from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.loader import Loader
 from onelook.errors import UsageError, UserError
 from onelook.networks.detector import Detector
@@ -338,7 +338,7 @@ def _checked_session(
         if run.is_main:
             for part, dataset in (("training", training), ("validation", validation)):
                 if dataset is not None:
-                    check_fit(dataset, run.log.reporter, allow=bool(options.allow_size_mismatch))
+                    check_annotated_sizes(dataset, run.log.reporter, allow=bool(options.allow_size_mismatch))
                     run.record.origin[part] = data_facts(dataset)
         if new:
             preflight(task, run, training, validation)

@@ -14,7 +14,7 @@ from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open
 from onelook.api.written_files import check_new, suspect_paths, write_all_suspects
 from onelook.config import check_arguments
 from onelook.data import Dataset, open_dataset
-from onelook.data.fit import check_fit
+from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.objects import evaluation_notes
 from onelook.data.uncounted import uncounted_objects
 from onelook.errors import UsageError, UserError
@@ -98,7 +98,7 @@ def validate(
     predictor = open_cached(model, options, chosen_runtime, shown)
     report_threads(predictor, threads, shown)
     dataset = open_evaluated(data, split, shown)
-    check_fit(dataset, shown, allow=allow_size_mismatch)
+    check_annotated_sizes(dataset, shown, allow=allow_size_mismatch)
     predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=dataset.__len__, batch=batch)
     chosen = predictor.runtime.evaluating
     if postprocess is not None:

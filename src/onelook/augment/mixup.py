@@ -56,7 +56,7 @@ class MixUpParameters:
     instances: Instances
 
     def flipped(self) -> MixUpParameters:
-        """The same MixUp for the horizontally flipped image."""
+        """The same MixUp for a first image that is flipped horizontally: the second one is flipped, too."""
         return MixUpParameters(
             self.mix_image.flipped(), self.instances.transformed(flip_matrix(self.mix_image.size[1]))
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from onelook.data.fit import REMEDY, Misfit
+from onelook.data.annotated_sizes import REMEDY, Misfit
 from onelook.data.formats.base import ReadSplit
 from onelook.data.members import ImageFile, read_image_file
 from onelook.data.problems import Problems

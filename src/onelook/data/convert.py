@@ -17,7 +17,7 @@ from onelook.data import formats
 from onelook.data.byte_size import parse_bytes
 from onelook.data.cutting import cut_to_images
 from onelook.data.dataset import open_dataset, splits
-from onelook.data.fit import check_fit
+from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.formats.base import Destination, Format, Losses, Writer
 from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
 from onelook.data.members import MAX_FILE, ImageFile, Member, read_image_file
@@ -102,7 +102,7 @@ def convert(
     check_free(target, str(out))
     opened, losses = _open_all(data, reporter), Losses()
     for split, dataset in opened.items():
-        check_fit(dataset, reporter, allow=allow_size_mismatch)
+        check_annotated_sizes(dataset, reporter, allow=allow_size_mismatch)
         opened[split] = cut_to_images(dataset, losses)
     notes = dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
     try:

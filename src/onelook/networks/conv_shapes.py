@@ -21,8 +21,8 @@ class ConvShape(NamedTuple):
     depthwise: bool
 
 
-def convolutions(module: nn.Module, *inputs: Any) -> list[ConvShape]:
-    """The convolutions of `module(*inputs)` in the order of their execution; none is computed.
+def conv_shapes(module: nn.Module, *inputs: Any) -> list[ConvShape]:
+    """The shapes of the convolutions of `module(*inputs)`, in the order of execution; each gives zeros, uncomputed.
 
     The module may be on the meta device, where its weights have shapes only; the inputs are not.
     """

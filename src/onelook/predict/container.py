@@ -80,7 +80,7 @@ def _matroska_end(head: bytes) -> int:
 
 
 def _matroska_number(head: bytes, position: int) -> tuple[int, int]:
-    """(value, bytes) of a number whose first byte's leading zeros tell its length."""
+    """The value and the length in bytes of a Matroska number: its first byte's leading zeros tell the length."""
     width = 9 - head[position].bit_length()
     value = int.from_bytes(head[position : position + width], "big") & ((1 << 7 * width) - 1)
     return value, width

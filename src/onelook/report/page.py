@@ -133,7 +133,9 @@ def curves_section(history: Sequence[Mapping[str, Any]]) -> str:
     epochs = [float(row["epoch"]) for row in history]
     keys = list(dict.fromkeys(key for row in history for key in row))
     losses = [
-        Series(key.removeprefix("loss/"), epochs, _column(history, key)) for key in keys if key.startswith("loss/")
+        Series(key.removeprefix("loss/"), epochs, _column_values(history, key))
+        for key in keys
+        if key.startswith("loss/")
     ]
     charts = []
     if losses:
@@ -141,7 +143,7 @@ def curves_section(history: Sequence[Mapping[str, Any]]) -> str:
     if scores := score_chart(history):
         charts.append(scores)
     if "lr" in keys:
-        rate = Series("learning rate", epochs, _column(history, "lr"))
+        rate = Series("learning rate", epochs, _column_values(history, "lr"))
         charts.append(line_chart([rate], "epoch", "learning rate", whole=True))
     return section("Training", _row(charts))
 
@@ -150,13 +152,14 @@ def score_chart(history: Sequence[Mapping[str, Any]]) -> str:
     """The metrics of the evaluated epochs as a chart; "" before the first. history: rows of metrics.csv."""
     epochs = [float(row["epoch"]) for row in history]
     for label, names in (("average precision", ("AP", "AP50", "AP75")), ("right images", ("top1", "top5"))):
-        scores = _joined([Series(name, epochs, _column(history, name)) for name in names])
+        scores = _joined([Series(name, epochs, _column_values(history, name)) for name in names])
         if scores:
             return line_chart(scores, "epoch", label, y_range=(0.0, 1.0), whole=True)
     return ""
 
 
-def _column(history: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+def _column_values(history: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """A column of metrics.csv as numbers, NaN where a row has none."""
     return [float(row[name]) if row.get(name) not in (None, "") else float("nan") for row in history]
 
 

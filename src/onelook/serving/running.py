@@ -61,6 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = self.loop.call_later(_HEAD_SECONDS, self._close_slow)
 
     def on_headers_complete(self) -> None:
+        """Called by Uvicorn's parser when all headers of a request are here: their time limit ends."""
         self._in_head = False
         if self._deadline is not None:
             self._deadline.cancel()

@@ -36,11 +36,11 @@ class Misfit:
         return f"'{self.path}' is {found} pixels, but annotated as {annotated}{hint}"
 
 
-def check_fit(dataset: Dataset, reporter: Reporter, *, allow: bool = False) -> None:
+def check_annotated_sizes(dataset: Dataset, reporter: Reporter, *, allow: bool = False) -> None:
     """Raises DataError where images of a split do not have their annotated sizes, naming some of them.
 
     The headers of all images are read once for an index, and of a sample each time. Images that are missing or damaged
-    are not judged here.  allow: warn instead, and go on with the boxes as they are annotated.
+    are not judged here. That all fit is noted in a file beside the index.  allow: warn instead, and go on with the boxes as they are annotated.
     """
     rows = np.unique([dataset.row(i) for i in range(len(dataset))]) if dataset.rows is not None else None
     known = np.flatnonzero((dataset.index.image_flags & MEASURED) == 0)
