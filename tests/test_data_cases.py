@@ -19,9 +19,9 @@ from onelook import build
 from onelook.api.validate import validate
 from onelook.cli.app import run
 from onelook.data import open_dataset
+from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.check import check
 from onelook.data.convert import convert
-from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.loader import Loader
 from onelook.data.objects import evaluation_notes
 from onelook.data.order import Sampling

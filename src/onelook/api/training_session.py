@@ -24,8 +24,8 @@ from onelook.api.tasks import Task, check_metric, preflight, task_of
 from onelook.api.time_budget import Pace, plan_run, planned, with_budget_epochs, with_epochs_of_run
 from onelook.api.watch import watched
 from onelook.data import Dataset
-from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.annotated_sizes import check_annotated_sizes
+from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.loader import Loader
 from onelook.errors import UsageError, UserError
 from onelook.networks.detector import Detector

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 
 from onelook.data import formats
+from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.byte_size import parse_bytes
 from onelook.data.cutting import cut_to_images
 from onelook.data.dataset import open_dataset, splits
-from onelook.data.annotated_sizes import check_annotated_sizes
 from onelook.data.formats.base import Destination, Format, Losses, Writer
 from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
 from onelook.data.members import MAX_FILE, ImageFile, Member, read_image_file

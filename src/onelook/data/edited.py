@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from onelook.data.annotated_sizes import REMEDY, Misfit
 from onelook.data.arrays import join, names_of, take_images, take_objects, with_image_names
 from onelook.data.building import mark_measured
 from onelook.data.check_images import look_at_all
 from onelook.data.edit_file import EditFile, read_edit_file
-from onelook.data.annotated_sizes import REMEDY, Misfit
 from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
 from onelook.data.index import Index, index_in_memory
 from onelook.data.paths import LIST_LIMIT, read_text
