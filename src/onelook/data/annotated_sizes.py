@@ -39,8 +39,10 @@ class Misfit:
 def check_annotated_sizes(dataset: Dataset, reporter: Reporter, *, allow: bool = False) -> None:
     """Raises DataError where images of a split do not have their annotated sizes, naming some of them.
 
-    The headers of all images are read once for an index, and of a sample each time. Images that are missing or damaged
-    are not judged here. That all fit is noted in a file beside the index.  allow: warn instead, and go on with the boxes as they are annotated.
+    The headers of all images are read once for an index, and of a sample each time: that all of them agree is noted in
+    a file beside the index. Images that are missing or damaged are left out.
+
+    allow: warn instead, and go on with the boxes as they are annotated.
     """
     rows = np.unique([dataset.row(i) for i in range(len(dataset))]) if dataset.rows is not None else None
     known = np.flatnonzero((dataset.index.image_flags & MEASURED) == 0)
