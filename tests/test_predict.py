@@ -357,12 +357,9 @@ def test_without_torch_weights_of_other_origin_say_what_is_missing(tmp_path: Pat
         assert "MissingDependencyError" in done.stderr and "torch" in done.stderr, done.stderr
 
 
-def test_without_torch_a_model_that_is_no_file_is_said_to_be_none() -> None:
+def test_commands_that_need_torch_say_so_without_it() -> None:
     done = without({"torch"}, "import onelook; onelook.load('runs/none')")
     assert "needs the package 'torch'" in done.stderr and "There is no file or folder of that name." in done.stderr
-
-
-def test_commands_that_need_torch_say_so_without_it() -> None:
     done = without({"torch"}, "from onelook.cli.app import main; main(['models'])")
     assert done.returncode == 1
     assert "needs the package 'torch', which is not installed" in " ".join(done.stderr.split())

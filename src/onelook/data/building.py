@@ -255,7 +255,8 @@ def _outlines(objects: Objects, order: np.ndarray) -> dict[str, np.ndarray]:
 
 def spans_of(offsets: array[int] | np.ndarray) -> np.ndarray:
     """(R, 2) start and stop of every run that R + 1 offsets bound."""
-    return np.lib.stride_tricks.sliding_window_view(np.asarray(offsets, np.int64), 2)
+    ends = np.asarray(offsets, np.int64)
+    return np.stack([ends[:-1], ends[1:]], axis=1)
 
 
 def empty_arrays(*names: str) -> dict[str, np.ndarray]:
