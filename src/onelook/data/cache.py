@@ -192,8 +192,7 @@ def _kept(path: Path, snapshot: Snapshot, images: Callable[[Index], Files]) -> I
 
 
 def _keep(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, Any], stamp: Mapping[str, Any]) -> Index:
-    # Not brought to the disk at once: what a fault of the machine leaves is found by its checksums, and made anew.
-    with replacing(path, durable=False) as temporary:
+    with replacing(path) as temporary:
         write_index(temporary, arrays, meta, stamp)
     return open_index(path)
 
