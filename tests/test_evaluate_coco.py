@@ -187,6 +187,10 @@ def test_a_table_of_text_is_aligned_where_letters_are_wide() -> None:
     assert lines == ["class    AP", "ねこ    0.5", "é         -", "e\u0301      0.25"]
 
 
+def test_a_name_with_a_line_break_stays_in_its_line() -> None:
+    assert list(text_table(("class", "AP"), [("a\r\nb\x1b[2J", "1")])) == ["class     AP", "a  b [2J   1"]
+
+
 def test_a_set_without_images_or_classes_is_undefined() -> None:
     for images, categories in (([], ("a",)), ([1], ())):
         ours = score(coco(images, [], categories), Results.empty())

@@ -359,7 +359,7 @@ def test_without_torch_weights_of_other_origin_say_what_is_missing(tmp_path: Pat
 
 def test_commands_that_need_torch_say_so_without_it() -> None:
     done = without({"torch"}, "import onelook; onelook.load('runs/none')")
-    assert "needs the package 'torch'" in done.stderr and "There is no file or folder of that name." in done.stderr
+    assert "needs the package 'torch'" in done.stderr and "there is no file or folder of that name." in done.stderr
     done = without({"torch"}, "from onelook.cli.app import main; main(['models'])")
     assert done.returncode == 1
     assert "needs the package 'torch', which is not installed" in " ".join(done.stderr.split())

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ import onelook
 from onelook.api.bench import benchmark
 from onelook.cli.app import run
 from onelook.errors import ConfigError, ExportError, MissingDependencyError, UsageError
+from onelook.exported import METADATA_KEY
 from onelook.exporting.ncnn import _SpaceToDepth
 from onelook.exporting.target import ExportedFile, ExportOptions
 from onelook.exporting.targets import TARGETS
@@ -241,6 +243,19 @@ def test_openvino_model_of_another_program_is_refused(exported: Any, tmp_path: P
     (tmp_path / "model.xml").write_text(text.replace("<onelook ", "<other "), encoding="utf-8")
     with pytest.raises(ForeignFileError, match="not exported by Onelook"):
         onelook.load(tmp_path / "model.xml")
+
+
+@pytest.mark.parametrize("damage", ["lzma", "version", "cut"])
+def test_damaged_archive_of_a_program_is_said_to_be_damaged(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"model/extra/{METADATA_KEY}.json", "{}" * 1000)
+    content = path.read_bytes()
+    place = content.index(b"PK\x01\x02") + 6  # the version of ZIP that is needed, in the directory
+    changed = {"version": content[:place] + b"\xff" + content[place + 1 :], "cut": content[:-30]}
+    path.write_bytes(changed.get(damage, content))
+    with pytest.raises(ExportError, match="is damaged"):
+        onelook.load(path)
 
 
 @pytest.mark.parametrize("file", ["a.xml", "a.param", "a.tflite", "a.pt2", "a.engine"])

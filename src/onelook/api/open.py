@@ -119,7 +119,7 @@ def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
             return exported
     with _no_garbage_collection():
         if weights is None:
-            check_torch(_name_of(model), is_name=isinstance(model, str | os.PathLike) and not Path(model).exists())
+            check_torch(_name_of(model), is_name=isinstance(model, str | os.PathLike) and not os.path.exists(model))
         else:
             check_torch(os.fspath(weights))
         from onelook.networks.tta import TestTimeAugmentation
@@ -192,7 +192,7 @@ def check_torch(what: str, *, is_name: bool = False) -> None:
     """
     if not has_torch():
         also = " It is an ONNX file, but not one that Onelook exported." if what.lower().endswith(".onnx") else ""
-        also = " There is no file or folder of that name." if is_name else also
+        also = " If it is meant as a path: there is no file or folder of that name." if is_name else also
         raise MissingDependencyError(
             f"'{what}' needs the package 'torch', which is not installed.{also}",
             f"Install it with: {install_command('train')}; or use a model that was exported with `onelook export`.",

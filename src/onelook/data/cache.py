@@ -65,6 +65,10 @@ class Snapshot:
         names: list[str] = []
         numbers: list[int] = []
         for name, file in files():  # run for every file at every opening, so it calls as little as it can
+            if len(names) >= _AT_ONCE:
+                digest.update(_terminated(names))
+                facts.extend(numbers)
+                names, numbers = [], []
             names.append(name)
             try:
                 status = os.stat(file) if isinstance(file, str) else file.stat()
@@ -75,10 +79,6 @@ class Snapshot:
             numbers += (status.st_size, written, changed)
             if (written > newest or changed > newest) and stat.S_ISREG(status.st_mode):
                 newest = max(written, changed)
-            if len(names) >= _AT_ONCE:
-                digest.update(_terminated(names))
-                facts.extend(numbers)
-                names, numbers = [], []
         digest.update(_terminated(names))
         facts.extend(numbers)
         digest.update(facts.tobytes())

@@ -8,7 +8,7 @@ import numpy as np
 
 from onelook.data.arrays import take_objects
 from onelook.data.boxes import clean_boxes, cut_outline, reach_beyond
-from onelook.data.building import gather_spans, spans_of
+from onelook.data.building import GATHERED_AT_ONCE, gather_spans, spans_of
 from onelook.data.formats.base import LEFT_OUT, Losses
 from onelook.data.index import LAZY, SCHEMA, Index, index_in_memory
 from onelook.data.split import Dataset
@@ -48,10 +48,13 @@ def _outlines_beyond(index: Index, height: np.ndarray, width: np.ndarray) -> np.
     beyond = np.zeros(len(index.labels), bool)
     if not len(rings):
         return beyond
-    bounds, points = gather_spans(spans, index.lazy("points"))
-    objects = np.repeat(np.arange(len(beyond)), np.diff(bounds[rings]))
-    outside = (points < 0).any(axis=1) | (points[:, 0] > width[objects]) | (points[:, 1] > height[objects])
-    beyond[objects[outside]] = True
+    owners = np.repeat(np.arange(len(beyond)), np.diff(rings))
+    for first in range(0, len(spans), GATHERED_AT_ONCE):  # all points at once may not fit into memory
+        part = slice(first, first + GATHERED_AT_ONCE)
+        ends, points = gather_spans(spans[part], index.lazy("points"))
+        objects = np.repeat(owners[part], np.diff(ends))
+        outside = (points < 0).any(axis=1) | (points[:, 0] > width[objects]) | (points[:, 1] > height[objects])
+        beyond[objects[outside]] = True
     return beyond
 
 

@@ -1,6 +1,7 @@
 """The index of one split: flat NumPy arrays in one file, memory-mapped, so that every process shares its pages.
 
-No Python object exists per image or box. What has a varying length is one long array and an array of offsets.
+No Python object exists per image or box. What has a varying length is one long array and an array of
+offsets; of outlines, an array of first and last points.
 
     offset  bytes  content
     0       16     magic and format version
@@ -157,7 +158,9 @@ def open_index(path: Path) -> Index:
 
 
 def open_if(path: Path, agrees: Callable[[dict[str, Any], int], bool]) -> tuple[Index, dict[str, Any], int] | None:
-    """The same where `agrees(stamp, verified)`, with both; else None, and the arrays are not read.
+    """Opens an index as `open_index` does, if `agrees(stamp, verified)`; else None, and the arrays are not read.
+
+    Returns the index with these two.
 
     stamp: what the index was written with.  verified: when it was last found to agree with the annotation files (ns).
     """

@@ -136,7 +136,7 @@ def images_below(folder: Path) -> list[str]:
 def entries_ending(folder: str | Path, *endings: str) -> list[Path]:
     """What is in a folder under names with one of these endings, sorted; [] where the folder cannot be read.
 
-    The same as `glob` of "*" and the ending, at half of its time.
+    The same as `glob` of "*" and the ending, at half of its time. endings: in lower case, as Windows compares names.
     """
     try:
         names = os.listdir(folder)

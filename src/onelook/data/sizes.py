@@ -25,7 +25,7 @@ from onelook.errors import ImageError
 from onelook.reporter import Progress, ignore_progress
 
 READ_LENGTHS = (1 << 14, 1 << 18, 1 << 24)  # bytes; metadata before the size are rarely longer than the first
-_RUN = 32  # files that a thread reads at once: handing it one by one takes as long as reading it
+_RUN = 32  # files that a thread reads at once, at most: handing it one by one takes as long as reading it
 _MISSING = "Add the file, or correct its name where it is listed or annotated."
 _PNG_END = 1 << 14  # bytes at the end of a PNG in which its EXIF block is looked for
 _REMEDY = "Replace the file, or take it out of the data set."
@@ -76,11 +76,12 @@ def image_sizes(
     stop: end within a few thousand files after the first error; the list is shorter then.
     """
     found: list[tuple[int, int] | ImageError] = []
-
-    with ThreadPoolExecutor(min(8, 2 * num_cores())) as pool:
+    threads = min(8, 2 * num_cores())
+    count = max(1, min(_RUN, -(-len(paths) // threads)))  # of few files, each thread gets some
+    with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(paths), 4096):
             stop_at = min(start + 4096, len(paths))
-            runs = [paths[first : min(first + _RUN, stop_at)] for first in range(start, stop_at, _RUN)]
+            runs = [paths[first : min(first + count, stop_at)] for first in range(start, stop_at, count)]
             part = [size for run in pool.map(_sizes_or_errors, runs) for size in run]
             found += part
             if stop and any(isinstance(size, ImageError) for size in part):

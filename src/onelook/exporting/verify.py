@@ -237,8 +237,8 @@ def compare_rows(
         agreeing = bool(agrees.all())
     if not agreeing or not math.isfinite(result.score):
         what = f"boxes differ by up to {result.box:.3g} pixels and scores by up to {result.score:.3g}"
-        if tolerance.share < 1:
-            what += f"; {result.within:.0%} of the rows that score {best / 2:.2g} or more are near enough, not"
+        if tolerance.share < 1 and result.within < tolerance.share:
+            what += f"; {result.within:.1%} of the rows that score {best / 2:.2g} or more are near enough, not"
             raise mismatch_error(f"{what} {tolerance.share:.0%}", MORE_IN_FLOAT)
         raise mismatch_error(what)
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onelook.cli.views.text_table import text_table
+from onelook.cli.views.text_table import one_line, text_table
 from onelook.evaluation import Evaluation
 from onelook.types import NOTHING, counted
 
@@ -42,7 +42,7 @@ def _lines(evaluation: Evaluation, thresholds: bool) -> Iterator[str]:
         yield from _thresholds(evaluation)
     if evaluation.seconds:
         yield "seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in evaluation.seconds.items())
-    yield from (f"Note: {note}" for note in evaluation.notes)
+    yield from (f"Note: {one_line(note)}" for note in evaluation.notes)
     yield from (f"Written: {path}" for path in evaluation.written)
 
 

@@ -40,5 +40,5 @@ def show_streaming(result: Streaming, console: Console) -> None:
         console.print(Text(f"Note: {note}", style="yellow"))
     if result.written:
         first, *others = result.written
-        names = ", ".join(str(path.relative_to(first.parent)) for path in others)
+        names = ", ".join(path.relative_to(first.parent).as_posix() for path in others)
         console.print(Text(f"wrote {first}, {names}"), soft_wrap=True)

@@ -68,6 +68,8 @@ class TorchProgramRuntime(ExportedRuntime):
                 name = next((one for one in archive.namelist() if one.endswith(f"/{METADATA_KEY}.json")), None)
                 text = None
                 if name is not None:
+                    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise zipfile.BadZipFile("its description is compressed in another way than PyTorch does")
                     with archive.open(name) as file:
                         text = file.read(LARGEST_DOCUMENT + 1).decode("utf-8")
         except (zipfile.BadZipFile, zlib.error, *_DAMAGED) as error:
