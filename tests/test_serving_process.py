@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
@@ -20,6 +21,7 @@ from onelook.api.open import LoadOptions
 from onelook.api.serve import model_places, open_servable, read_tokens
 from onelook.client import Client, ServerError
 from onelook.errors import UsageError, UserError
+from onelook.serving.running import open_socket
 from onnx_models import write_model
 from serve_command import serve_command
 
@@ -55,6 +57,31 @@ def test_a_file_of_tokens_is_checked(tmp_path, text, words):
         read_tokens(path)
     path.write_text("# for the page\nabcdefghijklmnop\n\n")
     assert read_tokens(path) == ("abcdefghijklmnop",)
+
+
+def test_an_answer_is_sent_without_waiting_for_acknowledgements():
+    """TCP_NODELAY on accepted connections: asyncio sets it for sockets whose protocol is named only."""
+
+    async def accepted_without_delay() -> int:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[int] = loop.create_future()
+
+        class Accepted(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                sock = transport.get_extra_info("socket")
+                found.set_result(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                transport.close()
+
+        with open_socket("127.0.0.1", 0) as listening:
+            server = await loop.create_server(Accepted, sock=listening)
+            async with server:
+                transport, _ = await loop.create_connection(asyncio.Protocol, *listening.getsockname())
+                try:
+                    return await found
+                finally:
+                    transport.close()
+
+    assert asyncio.run(accepted_without_delay()) != 0
 
 
 # --- the whole command -----------------------------------------------------------------------------------------------
