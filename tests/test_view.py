@@ -307,7 +307,7 @@ def test_a_port_in_use_is_said_before_anything_is_read(tmp_path: Path) -> None:
 
 
 def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onelook.serving.view_server._MOST_CONNECTIONS", 1)
+    monkeypatch.setattr("onelook.serving.local_server._MOST_CONNECTIONS", 1)
     with served("page", []) as server, socket.create_connection(server.server_address[:2], timeout=20) as first:
         first.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert first.recv(20).startswith(b"HTTP/1.1 200")  # and it stays open

@@ -109,7 +109,7 @@ def test_only_this_machine_is_answered_and_only_what_is_there(watch: Watch) -> N
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost"):
         assert get(watch, "/", host)[0] == 200
     for host in (f"attacker.example:{port}", "attacker.example", f"127.0.0.1.attacker.example:{port}", ""):
-        assert get(watch, "/", host)[0] == 404
+        assert get(watch, "/", host)[0] == 403
     for path in ("/../watch.py", "/recipe.yaml", "/image-1-0.jpg", "/content/"):
         assert get(watch, path)[0] == 404
     assert get(watch, "/watch.js")[1].startswith("text/javascript")

@@ -1,8 +1,4 @@
-"""Serves the live page of a training on this machine: a thread that answers a browser, and nothing else.
-
-Only addresses of this machine are listened on, and only requests to such a name are answered, so that a page of
-another site that is open in the same browser reads nothing (DNS rebinding). From another computer: ssh -L 8420:...
-"""
+"""Serves the live page of a training on this machine: a thread that answers a browser, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,19 +7,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from onelook import run_files
 from onelook.report.watch import WatchState, watch_content, watch_document, watch_script
+from onelook.serving.local_server import Answer, LocalServer
 from onelook.training.monitor import StepState
 from onelook.training.run import Run
 
-ADDRESS, PORT = (
-    "127.0.0.1",
-    8420,
-)  # the same each time, so that an open page shows the next training; any if it is taken
-NAMES = ("127.0.0.1", "localhost", "[::1]")  # of this machine, as browsers write them
+PORT = 8420  # the same each time, so that an open page shows the next training; any if it is taken
 MOST_POINTS = 600  # of the loss curve; above, every second one is left out
 MOST_WARNINGS = 20
 WAIT_FOR_PAGE = 3.0  # seconds that the end is kept for a page that is open: it asks every two
@@ -43,7 +35,7 @@ class Watch:
         self._jpegs: dict[str, bytes] = {}
         self._asked, self._ended = 0.0, threading.Event()
         self._server = _open_server(self, port)
-        self.url = f"http://{ADDRESS}:{self._server.server_address[1]}/"
+        self.url = self._server.address
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True, name="watch")
         self._thread.start()
 
@@ -95,63 +87,32 @@ class Watch:
         self._server.server_close()
         self._thread.join()
 
-    def answer(self, path: str) -> tuple[str, bytes] | None:
-        """The content type and the content of an address of the page; None where there is none."""
-        state = self.state
+    def answer(self, path: str) -> Answer | None:
+        """What stands at an address of the page; None where nothing does."""
+        state, html = self.state, "text/html; charset=utf-8"
         if path == "/":
             self._asked = time.monotonic()
-            return "text/html; charset=utf-8", watch_document(state).encode()
+            return Answer(watch_document(state).encode(), html, "no-store")
         if path == "/content":
             self._asked = time.monotonic()
             if state.is_over:
                 self._ended.set()
-            return "text/html; charset=utf-8", watch_content(state).encode()
-        if path == "/favicon.ico":
-            return "image/x-icon", b""
+            return Answer(watch_content(state).encode(), html, "no-store")
         if path == "/watch.js":
-            return "text/javascript; charset=utf-8", watch_script().encode()
+            return Answer(watch_script().encode(), "text/javascript; charset=utf-8", "no-store")
         jpeg = self._jpegs.get(path.removeprefix("/"))
-        return None if jpeg is None else ("image/jpeg", jpeg)
+        return None if jpeg is None else Answer(jpeg, "image/jpeg", "max-age=3600")
 
 
 def _losses(row: Mapping[str, Any]) -> dict[str, float]:
     return {name.removeprefix("loss/"): float(value) for name, value in row.items() if name.startswith("loss/")}
 
 
-def _open_server(watch: Watch, port: int) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        """Answers one request."""
-
-        timeout = 10  # seconds, of a browser that keeps a connection open without a request
-
-        def do_GET(self) -> None:
-            name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-            found = watch.answer(self.path.partition("?")[0]) if name in NAMES else None
-            kind, content = found or ("text/plain; charset=utf-8", b"There is nothing here.\n")
-            self.send_response(404 if found is None else 200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("Cache-Control", "max-age=3600" if kind == "image/jpeg" else "no-store")
-            self.send_header("Content-Security-Policy", _POLICY)
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *values: object) -> None:
-            """Prints nothing: the terminal has the progress."""
-
-    class Server(ThreadingHTTPServer):
-        """Does not wait for a browser when it is closed, and prints no traceback where one has gone."""
-
-        daemon_threads, block_on_close = True, False
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A browser that closes its connection is no error of the training."""
-
+def _open_server(watch: Watch, port: int) -> LocalServer:
     try:
-        return Server((ADDRESS, port), Handler)
+        return LocalServer(port, watch.answer, _POLICY)
     except OSError:  # taken by another training, or by something else
-        return Server((ADDRESS, 0), Handler)
+        return LocalServer(0, watch.answer, _POLICY)
 
 
 @contextmanager
