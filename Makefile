@@ -7,13 +7,14 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-all test-targets lint format docs story dist clean
+.PHONY: help install demo test test-all test-targets test-cluster lint format docs story dist clean
 
 help:
 	@echo "make demo      the whole main job on a made-up data set: train, validate, detect, export, report"
 	@echo "make test      the tests (minutes)"
 	@echo "make test-all  the tests and the slow ones; installs what builds packages and runs notebooks"
 	@echo "make test-targets  the tests of OpenVINO, ncnn and LiteRT files and of PyAV, which it installs"
+	@echo "make test-cluster  the tests of Ray and of object stores (S3, Google Cloud, Azure), whose emulators it installs"
 	@echo "make lint      style and types"
 	@echo "make format    puts the code into the house's format"
 	@echo "make docs      the pages that programs write, and the site: site/index.html"
@@ -61,6 +62,11 @@ test-all: $(INSTALLED)
 test-targets: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -e '.[export,int8,litert-export,video]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_int8_openvino.py tests/test_stream.py tests/test_openvino_signals.py tests/test_video_pyav.py
+
+# Ray's clusters are of this machine. The tests of Azure are skipped without `azurite-blob` (npm install azurite) on the PATH.
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[scale]' 's3fs' 'gcsfs' 'adlfs' 'moto[server]>=5' 'gcp-storage-emulator'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" tests/test_cluster.py tests/test_ray.py tests/test_ray_killed.py tests/test_ray_cluster.py tests/test_object_stores.py tests/test_shards.py tests/test_elastic.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
