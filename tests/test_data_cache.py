@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
+import zlib
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +117,36 @@ def test_a_flipped_byte_never_changes_what_is_read(tmp_path, monkeypatch, where)
     content[where] ^= 0xFF
     path.write_bytes(content)
     assert open_dataset(root).coco_ground_truth() == expected
+
+
+FORGED: tuple[Any, ...] = (None, True, -1, 1 << 62, 1e308, "", "x", [], [[]], {}, {"x": None})
+
+
+def values_below(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of every value in a JSON document, those that hold others included."""
+    yield place
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from values_below(inner, (*place, key))
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(None, marks=pytest.mark.slow)])
+def test_a_forged_header_with_the_right_checksum_leads_to_a_new_index(tmp_path, count):
+    root = make.coco(tmp_path)
+    expected = open_dataset(root).coco_ground_truth()
+    (path,) = kept(root)
+    whole = path.read_bytes()
+    (length,) = struct.unpack("<Q", whole[24:32])
+    header, arrays = json.loads(whole[64 : 64 + length]), whole[-(-(64 + length) // 64) * 64 :]
+    every = [(place, value) for place in list(values_below(header))[1:] for value in FORGED]
+    for place, value in every if count is None else Random(0).sample(every, count):
+        forged = copy.deepcopy(header)
+        reduce(getitem, place[:-1], forged)[place[-1]] = value
+        text = json.dumps(forged).encode()
+        start = whole[:24] + struct.pack("<QI", len(text), zlib.crc32(text)) + bytes(28) + text
+        path.write_bytes(start + bytes(-len(start) % 64) + arrays)
+        opened = open_dataset(root)
+        assert place[0] == "meta" or opened.coco_ground_truth() == expected, (place, value)
 
 
 @pytest.mark.parametrize("length", [0, 1, 20, 64, 500, 1500])

@@ -45,6 +45,8 @@ from onelook.files import replacing
 FRESH = 2_000_000_000  # ns: the coarsest clock of a file system in use (FAT)
 FOLDER = ".onelook"
 _AT_ONCE = 4096  # files whose names and times are collected before they are packed
+# What a header whose checksum is right but whose values were made up can lead to.
+_OF_FORGED_HEADERS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 log = logging.getLogger("onelook.data")
 
@@ -182,7 +184,7 @@ def _kept(path: Path, snapshot: Snapshot, images: Callable[[Index], Files]) -> I
         measured = Snapshot(partial(images, index))
         if not measured.agrees(stamp["images"], verified):
             return None
-    except (OSError, DamagedIndexError, KeyError, ValueError, TypeError):
+    except (OSError, DamagedIndexError, *_OF_FORGED_HEADERS):
         return None
     both = (snapshot, measured)
     young = any(files.any_since(files.taken) for files in both)

@@ -25,7 +25,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+
+from onelook.data.problems import Problem
 
 FORMAT = 7
 MAGIC = b"ONELOOK-INDEX\0" + FORMAT.to_bytes(2, "little")
@@ -57,6 +60,19 @@ LAZY = {name for name in SCHEMA if name.startswith(("ring", "point", "image_extr
 
 LABELLED, MEASURED = 1, 2  # image flags: annotations exist, be it none; the size was read from the image's file
 CROWD, DIFFICULT, TRUNCATED, OCCLUDED = 1, 2, 4, 8  # object flags
+
+
+class _Meta(msgspec.Struct):
+    """What `Index.meta` holds, by type."""
+
+    names: list[str]
+    category_ids: list[int]
+    category_extras: list[dict[str, Any]] = []
+    rest: dict[str, Any] = {}
+    notes: list[str] = []
+    left_out: list[Problem] = []
+    origins: list[tuple[int, int, str, str]] = []
+    root: str = ""
 
 
 class DamagedIndexError(Exception):
@@ -272,24 +288,26 @@ def _check_structure(index: Index) -> None:
     num_images, num_objects = len(index.image_ids), len(index.labels)
     shapes = (len(index.sizes), len(index.image_flags), len(index.name_offsets) - 1, len(index.object_offsets) - 1)
     sides = (len(index.boxes), len(index.annotation_ids), len(index.areas), len(index.object_flags))
-    names = index.meta.get("names")
+    try:
+        meta = msgspec.convert(index.meta, _Meta)
+    except msgspec.ValidationError as error:
+        raise DamagedIndexError("damaged header") from error
     fine = (
         all(count == num_images for count in shapes)
         and all(count == num_objects for count in sides)
-        and isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
+        and len(meta.category_ids) == len(meta.names)
         and _ascends(index.name_offsets, len(index.name_bytes))
         and _ascends(index.object_offsets, num_objects)
         and len(index.member_places) in (0, num_images)
         and (not len(index.member_places) or int(np.min(index.member_places)) >= 0)
-        and (not num_objects or (index.labels.min() >= 0 and index.labels.max() < len(names)))
+        and (not num_objects or (index.labels.min() >= 0 and index.labels.max() < len(meta.names)))
     )
     if not fine:
         raise DamagedIndexError("the arrays contradict each other")
 
 
 def _ascends(offsets: np.ndarray, end: int) -> bool:
-    return bool(offsets[0] == 0 and offsets[-1] == end and (offsets[1:] >= offsets[:-1]).all())
+    return len(offsets) > 0 and bool(offsets[0] == 0 and offsets[-1] == end and (offsets[1:] >= offsets[:-1]).all())
 
 
 def now() -> int:
