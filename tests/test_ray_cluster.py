@@ -103,3 +103,25 @@ def test_a_cluster_is_reached_through_its_client_server(
         said = driver.communicate(timeout=600)[0].decode()
         assert driver.returncode == 0, said
         assert parquet.read_table(tmp_path / "detections").equals(expected)
+
+
+def test_a_cluster_that_scales_by_itself_grows_for_the_work(
+    photos: Path, model: Path, expected: Any, tmp_path: Path
+) -> None:
+    """Its first node has no core, so that every worker is on a node that Ray's autoscaler has started for it."""
+    from ray.cluster_utils import AutoscalingCluster
+
+    kind = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
+    cluster = AutoscalingCluster(
+        head_resources={"CPU": 0}, worker_node_types={"one core": kind}, idle_timeout_minutes=5
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATHS)
+        cluster.start()
+        try:
+            driver = start(photos, model, tmp_path, "ray,workers=2,cpus=1", "auto")
+            said = driver.communicate(timeout=600)[0].decode()
+        finally:
+            cluster.shutdown()
+    assert driver.returncode == 0, said
+    assert parquet.read_table(tmp_path / "detections").equals(expected)

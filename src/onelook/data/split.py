@@ -174,7 +174,7 @@ class Dataset:
             kept &= (flags & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
-            if self.beyond_image == "cut" and self._outlines_reach_beyond(span, height, width):
+            if self.beyond_image == "cut" and _any_reaches_beyond(polygons, height, width):
                 polygons = tuple(_cut_outlines(rings, height, width) for rings in polygons)
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
         labels = index.labels[span]
@@ -182,11 +182,6 @@ class Dataset:
             boxes, labels = boxes[kept], labels[kept]
         labels = labels.astype(np.int64) if self.relabel is None else self.relabel[labels]
         return boxes.astype(np.float32), labels, polygons, (height, width)
-
-    def _outlines_reach_beyond(self, span: slice, height: int, width: int) -> bool:
-        rings = [ring for row in range(span.start, span.stop) for ring in self.index.rings(row)]
-        points = np.concatenate(rings) if rings else np.zeros((0, 2))
-        return len(points) > 0 and bool(np.min(points) < 0 or (np.max(points, axis=0) > (width, height)).any())
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas.
@@ -313,6 +308,12 @@ class Dataset:
 
     def _of_images(self, values: np.ndarray) -> np.ndarray:
         return values if self.rows is None else values[self.rows]
+
+
+def _any_reaches_beyond(polygons: Sequence[tuple[np.ndarray, ...]], height: int, width: int) -> bool:
+    rings = [ring for one in polygons for ring in one]
+    points = np.concatenate(rings) if rings else np.zeros((0, 2))
+    return len(points) > 0 and bool(np.min(points) < 0 or (np.max(points, axis=0) > (width, height)).any())
 
 
 def _cut_outlines(rings: tuple[np.ndarray, ...], height: int, width: int) -> tuple[np.ndarray, ...]:
