@@ -155,6 +155,16 @@ def test_a_run_does_not_go_on_with_other_images(scenes, finished, capsys, argume
     assert f"error: The {said.format(out=out)[:10]}" in (out / "train.log").read_text()
 
 
+def test_a_command_that_names_a_recipe_goes_on_by_itself(scenes, tmp_path, capsys):
+    """As torchrun restarts it; with another recipe it does not."""
+    out = tmp_path / "run"
+    quick = (*SMALL, "--out", str(out), "--auto-resume")
+    for _ in range(2):
+        assert train(scenes, "--recipe", "yolox-nano:published", *quick) == 0
+    assert train(scenes, "--recipe", "yolox-nano:small", *quick) == 2
+    assert "A resumed run keeps its own recipe" in capsys.readouterr().err
+
+
 def test_other_boxes_on_the_same_images_are_told_of_when_a_run_goes_on(tmp_path, capsys):
     data = write_synthetic(tmp_path / "scenes", Scenes(size=(64, 64)), {"train": 8, "val": 4})
     out = tmp_path / "run"

@@ -21,7 +21,7 @@ from onelook.reporter import SilentReporter
 from onnx_models import write_model
 
 pytest.importorskip("ray", reason="needs the extra scale")
-from test_ray import PATHS, wait_until
+from test_ray import PATHS, wait_until, workers_of
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra scale")
 
@@ -105,23 +105,14 @@ def test_a_cluster_is_reached_through_its_client_server(
         assert parquet.read_table(tmp_path / "detections").equals(expected)
 
 
-def test_a_cluster_that_scales_by_itself_grows_for_the_work(
-    photos: Path, model: Path, expected: Any, tmp_path: Path
-) -> None:
-    """Its first node has no core, so that every worker is on a node that Ray's autoscaler has started for it."""
-    from ray.cluster_utils import AutoscalingCluster
-
-    kind = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
-    cluster = AutoscalingCluster(
-        head_resources={"CPU": 0}, worker_node_types={"one core": kind}, idle_timeout_minutes=5
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", PATHS)
-        cluster.start()
-        try:
-            driver = start(photos, model, tmp_path, "ray,workers=2,cpus=1", "auto")
-            said = driver.communicate(timeout=600)[0].decode()
-        finally:
-            cluster.shutdown()
-    assert driver.returncode == 0, said
-    assert parquet.read_table(tmp_path / "detections").equals(expected)
+def test_nodes_that_join_get_work(photos: Path, model: Path, expected: Any, tmp_path: Path) -> None:
+    """As those of an autoscaler: without a number of workers, there are as many as the cluster has room for."""
+    with ray_cluster() as cluster:
+        driver = start(photos, model, tmp_path, "ray,cpus=1", cluster.address)
+        wait_until(lambda: len(list((tmp_path / "detections").glob("shard-*"))) >= 1)
+        assert len(workers_of(os.getpid())) == 1
+        cluster.add_node(num_cpus=1)
+        wait_until(lambda: len(workers_of(os.getpid())) == 2)
+        said = driver.communicate(timeout=600)[0].decode()
+        assert driver.returncode == 0, said
+        assert parquet.read_table(tmp_path / "detections").equals(expected)

@@ -22,6 +22,7 @@ from onelook.recipes import RECIPE_TYPES, SMALL, default_recipe, find_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
+from onelook.training.options import options_of_run
 from onelook.training.recipe import Recipe, adapted, batch_settings
 from onelook.training.same_recipe import check_same_recipe
 from onelook.weights.identify import model_name
@@ -144,7 +145,7 @@ class RecipeChoice:
         if isinstance(self.recipe, Recipe):
             names = tuple(map(str, range(before.model.num_classes)))
             return resumed(adapted(self.recipe, names, self.epochs, self.size, self.images), folder, data)
-        if self.recipe is not None:
+        if self.recipe is not None and self.recipe != options_of_run(folder).get("recipe"):
             raise UsageError(
                 "A resumed run keeps its own recipe.",
                 "Leave the recipe away, or start a new run in another folder (out).",
@@ -165,6 +166,11 @@ class RecipeChoice:
             raise type(error)(error.message, remedy) from error
         check_same_recipe(folder, before, wanted, self.epochs, data)
         return before
+
+
+def given_recipe(choice: Recipe | RecipeChoice) -> str | None:
+    """The recipe's name or path that a training was asked for; a resumed run takes that one, and no other."""
+    return choice.recipe if isinstance(choice, RecipeChoice) and isinstance(choice.recipe, str) else None
 
 
 def recipe_name(recipe: Recipe) -> str | None:

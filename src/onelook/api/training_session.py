@@ -16,7 +16,7 @@ import torch
 
 from onelook import run_files
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, named_choice, refitted, resolved, resumed
+from onelook.api.recipe_choice import RecipeChoice, given_recipe, named_choice, refitted, resolved, resumed
 from onelook.api.run_folder import run_folder, run_name
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.suspicious import check_option, find_suspicious, read_suspicious
@@ -173,7 +173,8 @@ def start_training(
                 resume_command=(options.resume_command or _resume_call)(start.folder),
                 image_name=training.file,
             )
-            run.record.flags = kept.to_dict()
+            recipe = before.get("recipe") if start.resume else given_recipe(choice)
+            run.record.flags = {**kept.to_dict(), "recipe": recipe}
             plan_run(run, kept, prepared.pace, start.begin, (training, validation))
             if fraction is not None and validation is not None and run.is_main and not start.resume:
                 remember_division(start.folder, training, validation)
