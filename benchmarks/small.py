@@ -1,13 +1,16 @@
 """Is recipe small better than the published settings, in equal time, on many data sets and for all families?
 
     python benchmarks/small.py runs/small --minutes 5
+    python benchmarks/small.py runs/small --minutes 2 --plan; python benchmarks/small.py runs/small
     python benchmarks/small.py runs/small --add bccd=data/bccd:320 --add coco_mini=data/coco_mini:320 --data bccd \
         --models yolox-nano --weights yolox-nano=yolox_nano.onnx --settings published small hand
 
 Draws four data sets: the demo's images at two difficulties, many small objects, and long thin ones; --add names others
 (NAME=FOLDER:SIZE). Trains the smallest model of each family on each of them with each setting, for every seed and as
 many minutes, and prints AP by setting, the difference to the published settings, and the means over everything.
-Settings are trained in turn, so that other work on the machine meets all of them. Hand-made settings are those that
+Settings are trained in turn, so that other work on the machine meets all of them. With --plan it measures, on an
+idle machine, how many epochs each training has time for on one core, and trains nothing; a later call trains those
+epochs, so that other work makes it longer and changes nothing else. Hand-made settings are those that
 were found for YOLOX-Nano on BCCD from its official weights: 22 epochs, in their own time. Runs that are done are not
 made again, one that was stopped goes on; --report prints what there is.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -24,7 +28,10 @@ from statistics import mean, stdev
 
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.train import train
+from onelook.api.training_session import TrainOptions, start_training
 from onelook.data.synthetic import HARD, Scenes, write_synthetic
+from onelook.reporter import SilentReporter
+from onelook.training.options import RunOptions
 
 MODELS = ("yolox-nano", "yolov7-tiny", "yolov4-tiny", "damo-yolo-ns")
 SETTINGS = ("published", "small", "hand")
@@ -51,6 +58,11 @@ class Training:
     images: Path
     size: int
 
+    @property
+    def planned(self) -> str:
+        """What the number of epochs depends on."""
+        return f"{self.data} | {self.model} | {self.setting}"
+
 
 def trainings(given: argparse.Namespace) -> list[Training]:
     """All runs, settings in turn for each seed, data set and model."""
@@ -75,27 +87,46 @@ def trainings(given: argparse.Namespace) -> list[Training]:
     return found
 
 
-def run(one: Training, minutes: float, weights: dict[str, str], workers: int | None) -> None:
-    """Trains, from the start or from where it stopped, and writes what came of it."""
-    begun = (one.folder / "state.pt").exists()
-    recipe = {"published": one.model, "small": f"{one.model}:small", "hand": one.model}[one.setting]
-    by_hand = one.setting == "hand"
-    choice = RecipeChoice(
+def choice(one: Training, epochs: int | None, *changes: str) -> RecipeChoice:
+    """The recipe of a training, with further changes."""
+    return RecipeChoice(
         model=one.model,
-        recipe=recipe,
-        epochs=HAND_EPOCHS if by_hand else None,
+        recipe=f"{one.model}:{'small' if one.setting == 'small' else 'published'}",
+        epochs=epochs,
         size=one.size,
         batch=16,
-        overrides=(f"seed={one.seed}", *(HAND if by_hand else ())),
+        overrides=(f"seed={one.seed}", *(HAND if one.setting == "hand" else ()), *changes),
     )
+
+
+def planned_epochs(one: Training, minutes: float, weights: dict[str, str]) -> int:
+    """The epochs that a training of so many minutes on one core has time for, measured; nothing is trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainOptions(
+            run=RunOptions(budget=f"{minutes:g}m", workers=0, threads=1),
+            weights=weights.get(one.model),
+            out=Path(folder) / "run",
+            reporter=SilentReporter(),
+        )
+        # YOLOv7's accumulation over a number of passes that grows has no plan by time, and a pass takes as long.
+        with start_training(choice(one, None, "grow_accumulation=false"), one.images, options) as session:
+            return session.run.recipe.epochs
+
+
+def run(one: Training, minutes: float, weights: dict[str, str], workers: int | None, plan: dict[str, int]) -> None:
+    """Trains, from the start or from where it stopped, and writes what came of it. plan: epochs of the trainings."""
+    begun = (one.folder / "state.pt").exists()
+    by_hand = one.setting == "hand"
+    epochs = HAND_EPOCHS if by_hand else plan.get(one.planned)
     result = train(
-        None if begun else choice,
+        None if begun else choice(one, epochs),
         one.images,
-        budget=None if begun or by_hand else f"{minutes:g}m",
+        budget=None if begun or epochs is not None else f"{minutes:g}m",
         weights=None if begun else weights.get(one.model),
         out=one.folder,
         resume=begun,
-        workers=workers,
+        workers=0 if epochs is not None else workers,
+        threads=1 if epochs is not None else None,
     )
     if result.reason == "interrupted":
         raise KeyboardInterrupt
@@ -139,17 +170,26 @@ def main() -> None:
     parser.add_argument("--add", action="append", default=[], metavar="NAME=FOLDER:SIZE")
     parser.add_argument("--weights", action="append", default=[], metavar="MODEL=FILE", help="to start from")
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--plan", action="store_true", help="measure the epochs of every training; train nothing")
     parser.add_argument("--report", action="store_true", help="train nothing")
     given = parser.parse_args()
     runs = trainings(given)
     weights = dict(text.partition("=")[::2] for text in given.weights)
+    place = given.out / "plan.json"
+    plan: dict[str, int] = json.loads(place.read_text()) if place.exists() else {}
     for one in () if given.report else runs:
         if one.data in DRAWN:
             scenes, count, _ = DRAWN[one.data]
             write_synthetic(one.images, scenes, {"train": count, "val": 100})
-        if not (one.folder / "outcome.json").exists():
-            run(one, given.minutes, weights, given.workers)
-    report(runs)
+        if given.plan:
+            if one.planned not in plan and one.setting != "hand":
+                plan[one.planned] = planned_epochs(one, given.minutes, weights)
+                place.write_text(json.dumps(plan, indent=2))
+                print(f"{one.planned}: {plan[one.planned]} epochs", flush=True)
+        elif not (one.folder / "outcome.json").exists():
+            run(one, given.minutes, weights, given.workers, plan)
+    if not given.plan:
+        report(runs)
 
 
 if __name__ == "__main__":
