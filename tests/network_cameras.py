@@ -22,7 +22,7 @@ RATE = 30
 HEIGHT, WIDTH = 96, 128
 _CELL = 16  # side of a bit's square in pixels: compression keeps it black or white
 _BITS = 16
-_PAYLOAD = 1200  # bytes of a picture in a packet
+_PAYLOAD = 1200  # bytes of an image in a packet
 
 
 def numbered(number: int) -> np.ndarray:
@@ -124,7 +124,7 @@ class NetworkCamera:
             connection.sendall(head.encode() + data + b"\r\n")
 
     def _rtsp(self, connection: socket.socket, running: threading.Event) -> None:
-        """The requests of one client (RFC 2326); after PLAY pictures go to its channel 0, and it is not read any more."""
+        """The requests of one client (RFC 2326); after PLAY images go to its channel 0, and it is not read any more."""
         requests = connection.makefile("rb")
         while (first := requests.readline()).strip():
             method = first.split()[0].decode()
@@ -154,8 +154,15 @@ class NetworkCamera:
 
     def _description(self) -> bytes:
         codec = "96 H264/90000\r\na=fmtp:96 packetization-mode=1" if self.kind == "h264" else "26 JPEG/90000"
-        kind = codec.split()[0]
-        lines = ("v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=camera", "t=0 0", f"m=video 0 RTP/AVP {kind}", f"a=rtpmap:{codec}")
+        kind = codec[:2]
+        lines = (
+            "v=0",
+            "o=- 1 1 IN IP4 127.0.0.1",
+            "s=camera",
+            "t=0 0",
+            f"m=video 0 RTP/AVP {kind}",
+            f"a=rtpmap:{codec}",
+        )
         return "".join(line + "\r\n" for line in lines).encode()
 
     def _play(self, connection: socket.socket, running: threading.Event) -> None:

@@ -81,10 +81,9 @@ def test_a_camera_that_is_switched_off_and_on_is_used_again(
         off, on = threading.Timer(5, source.stop), threading.Timer(9, source.start)
         off.start()
         on.start()
-        code = run(
-            ["detect", source.address, "--model", str(model), "--live", "--track", "bytetrack", "--end", "16"]
-            + ["--format", "json,csv,coco,mot,video", "--out", str(out), "--json", str(summary), "--threads", "1"]
-        )
+        settings = ("--track", "bytetrack", "--end", "16", "--format", "json,csv,coco,mot,video", "--threads", "1")
+        written = ("--out", str(out), "--json", str(summary))
+        code = run(["detect", source.address, "--model", str(model), "--live", *settings, *written])
         off.join()
         on.join()
         assert code == 0 and source.connections == 2
@@ -101,8 +100,8 @@ def test_a_camera_that_is_switched_off_and_on_is_used_again(
     tracks = read_mot(out / "tracks" / "stream.txt")  # an error where a frame has an identity twice
     assert set(tracks.frames - 1) <= set(numbers)
     assert (out / "videos" / "stream.mp4").stat().st_size > 0
-    written = [path.read_text(errors="replace") for path in (*out.rglob("*"), summary) if path.is_file()]
-    assert not any("secret" in text for text in (said.out, said.err, *written))
+    texts = [path.read_text(errors="replace") for path in (*out.rglob("*"), summary) if path.is_file()]
+    assert not any("secret" in text for text in (said.out, said.err, *texts))
 
 
 @pytest.mark.slow

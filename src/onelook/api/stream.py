@@ -107,6 +107,7 @@ def stream(
     options = LoadOptions(device=device, half=half, threads=threads)
     tried = [sizes] if isinstance(sizes, int) else sizes
     opened, notes = open_trials(candidates, tried, checked_runtimes(runtime), options, folder)
+    measuring.check_classes(opened)
     simulated = StreamSimulation(measuring, videos, policy, fps=fps, eta=eta, seed=seed)
     try:
         times = _given_run_times(run_times, opened) if run_times is not None else _measured(measuring, opened)
