@@ -124,6 +124,7 @@ SITUATIONS: list[tuple[str, str, int, str, str]] = [
     ("unknown option alone", "--verison", 2, "", "error: Unknown option --verison."),
     ("missing argument", "work", 2, "", "error: 'onelook work' needs THING."),
     ("missing value", "work apple --times", 2, "", "error: --times needs a value."),
+    ("a value that looks like an option", "work apple --times -3x", 2, "", "Write --times=-3x for a value that begins"),
     ("wrong value", "work apple --times many", 2, "", "error: --times takes a whole number, not 'many'."),
     ("too much", "work apple pear", 2, "", "does not know what to do with: pear"),
     ("negative of a flag", "work apple --no-half", 2, "", "error: Unknown option --no-half."),
@@ -222,6 +223,16 @@ def test_json_holds_numpy_and_paths_and_no_not_a_number() -> None:
 
     value = {"a": np.float32(1.5), "b": np.arange(2), "c": (float("nan"), float("inf")), "d": Path("x"), 3: np.int64(4)}
     assert plain_json(value) == {"a": 1.5, "b": [0, 1], "c": [None, None], "d": "x", "3": 4}
+
+
+def test_a_home_that_the_shell_left_is_the_users_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    given = ["view", "~", "~/x", "--out=~/x", "NAME=~/a.onnx,~/b.onnx", "./~/x", "a~/b", "http://x/~me", "~x"]
+    assert command_line.with_home(given) == [
+        *("view", "/home/me", "/home/me/x", "--out=/home/me/x", "NAME=/home/me/a.onnx,/home/me/b.onnx"),
+        *("./~/x", "a~/b", "http://x/~me", "~x"),
+    ]
 
 
 def test_options_after_a_double_dash_are_the_commands() -> None:

@@ -252,6 +252,7 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
         ([*SMALL, "metric=AP51"], 1, "Choose one of: AP, AP50"),
         ([*SMALL, "--val-split", "none", "patience=3"], 1, "nothing to evaluate on"),
         ([*SMALL, "--cache", "rma"], 2, "Did you mean 'ram'"),
+        ([*SMALL, "--augment-on", "gpu"], 2, "Choose from: 'cpu', 'device'.\nSee"),
         ([*SMALL[:4], "--batch", "all"], 2, "--batch takes a whole number or auto, not 'all'."),
         ([*SMALL[:4], "--batch", "9999"], 1, "show each of the 8 images again and again"),
         ([*SMALL, "--out", ""], 2, "out names no folder"),

@@ -38,3 +38,19 @@ def test_compare_shows_streaming_ap_beside_ap(tmp_path: Path, capsys) -> None:
     assert not plain.models[0].streaming and "sAP" not in plain.models_csv() and "sAP" not in str(plain)
     with pytest.raises(UserError, match="fps is 0"):
         onelook.compare(models, data, fps=0.0, reporter=SilentReporter())
+
+
+@pytest.mark.parametrize("verb", ["stream", "compare"])
+def test_a_model_without_a_class_of_the_data_is_refused_before_anything_is_measured(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onelook.api import comparing
+
+    for name in ("alternate", "evaluate_predictor"):
+        monkeypatch.setattr(comparing, name, lambda *_, **__: pytest.fail("it was measured"))
+    bird = write_model(tmp_path / "bird.onnx", metadata=json.dumps(describe(names=["bird", "tree"])))
+    cat, data = write_model(tmp_path / "cat.onnx"), write_frames(tmp_path / "data")
+    models = ("--models", f"{cat},{bird}") if verb == "stream" else (cat, bird)
+    assert run([verb, *map(str, (data, *models)), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "bird: The model and the data set have no class in common" in said and not (tmp_path / "out").exists()

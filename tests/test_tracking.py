@@ -12,10 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onelook.augment.letterbox import Letterbox
 from onelook.data.synthetic_video import CLIPS, VISIBLE, ClipFrame
 from onelook.errors import UserError
 from onelook.evaluation.tracks import THRESHOLDS, count_tracks
 from onelook.ops.numpy_iou import pairwise_iou
+from onelook.predict.sources import PreparedImage, Source
+from onelook.predict.writers.files import Output
+from onelook.predict.writers.mot import Mot
 from onelook.tracking.box_filter import BoxFilter
 from onelook.tracking.byte_track import ByteTrack
 from onelook.tracking.matching import assign
@@ -266,6 +270,20 @@ def test_mot_text_is_read_as_it_is_written(tmp_path: Path) -> None:
     read = read_mot(path)
     assert read.frames.tolist() == [1, 3] and read.identities.tolist() == [4, 4]
     np.testing.assert_allclose(read.boxes, [[1, 2, 11, 22]] * 2)
+
+
+def test_of_two_results_for_one_frame_the_last_is_written(tmp_path: Path) -> None:
+    """As in real time, where boxes are moved to a frame that the network sees next: MOT text has an identity once."""
+    writer, source = Mot(Output(tmp_path)), Source("live", "0", "camera0")
+    image = np.zeros((8, 8, 3), np.uint8)
+    for number, (frame, left) in enumerate([(0, 1), (2, 2), (2, 3), (5, 4)]):
+        found = Detections(np.array([[left, 2, 11, 22]], np.float32), np.array([0.5], np.float32),
+                           np.zeros(1, np.int64), tracks=np.array([4]))  # fmt: skip
+        item = PreparedImage(image, Letterbox()(image, (8, 8))[1], source, frame, seconds=number)
+        writer.add(item, found)
+    writer.close()
+    read = read_mot(tmp_path / "tracks" / "camera0.txt")
+    assert read.frames.tolist() == [1, 3, 6] and read.boxes[:, 0].tolist() == [1, 3, 4]
 
 
 def test_annotations_of_confidence_zero_are_left_out(tmp_path: Path) -> None:

@@ -95,6 +95,20 @@ def test_mistakes_get_one_message(
     assert words in error and "Traceback" not in error
 
 
+def test_a_file_of_detections_is_replaced_only_where_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tmp_path / "found.json"
+    found.write_text("kept")
+    arguments = ["val", "nowhere", "--model", "yolox-nano", "--detections", str(found)]
+    assert run(arguments) == 1
+    assert f"'{found}' exists already" in (said := capsys.readouterr().err) and "--overwrite" in said
+    assert run([*arguments, "--report", str(found), "--overwrite"]) == 1
+    assert "was named for two files" in capsys.readouterr().err
+    assert run([*arguments, "--overwrite"]) == 1 and "exists already" not in capsys.readouterr().err
+    assert found.read_text() == "kept"
+
+
 def test_validate_is_the_command(tmp_path: Path) -> None:
     from onelook.api.validate import validate
 

@@ -179,9 +179,14 @@ def missing_weights(path: str) -> WeightsError:
     )
 
 
+_SHORT = 3  # letters
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" with the known name that is most similar to `name`, or "" where none is similar."""
     import difflib
 
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    # Of so few letters, another one in front makes another word: gpu is not cpu.
+    close = [one for one in close if len(name) > _SHORT or one[:1].lower() == name[:1].lower()]
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -101,6 +101,7 @@ def compare(
     check_annotated_sizes(dataset, shown, allow=allow_size_mismatch)
     videos = None if fps is None else _Videos(measuring, fps, seed)
     opened = open_candidates(candidates, LoadOptions(device=device, size=size, half=half, threads=threads))
+    measuring.check_classes(opened)
     try:
         with workers_at(place, InProcess(), shown, device=device) as workers:
             evaluations = measuring.evaluations(opened, workers)

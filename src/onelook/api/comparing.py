@@ -27,8 +27,9 @@ from onelook.cluster.retrying import run_all
 from onelook.cluster.workers import Call, InProcess, Workers
 from onelook.data import Dataset
 from onelook.devices import num_cores, processor_name
-from onelook.errors import UserError
+from onelook.errors import DataError, UserError
 from onelook.evaluation import Evaluation, GroundTruth, evaluate, read_results, score, write_results
+from onelook.evaluation.runner import match_classes
 from onelook.evaluation.tables import Results
 from onelook.files import write_text
 from onelook.ops.nms import with_thresholds
@@ -118,6 +119,14 @@ class Measuring:
                 raise UserError(
                     f"'{folder}' holds a comparison on other data: {before}.", "Choose another folder (out)."
                 )
+
+    def check_classes(self, opened: Sequence[OpenCandidate]) -> None:
+        """DataError that names the model where one has no class of the data set, before anything is measured."""
+        for one in opened:
+            try:
+                match_classes(one.predictor.class_names, self.dataset, self.truth)
+            except DataError as error:
+                raise DataError(f"{one.name}: {error.message}", error.remedy) from None
 
     def evaluations(self, opened: Sequence[OpenCandidate], workers: Workers) -> list[Evaluation]:
         """The evaluation of every model, from its kept detections where there are any."""

@@ -106,9 +106,11 @@ def stream(
     measuring = Measuring(dataset, settings, folder, shown)
     options = LoadOptions(device=device, half=half, threads=threads)
     tried = [sizes] if isinstance(sizes, int) else sizes
-    opened, notes = open_trials(candidates, tried, checked_runtimes(runtime), options, folder)
+    tried_runtimes = checked_runtimes(runtime)
     simulated = StreamSimulation(measuring, videos, policy, fps=fps, eta=eta, seed=seed)
     try:
+        opened, notes = open_trials(candidates, tried, tried_runtimes, options, measuring)
+        measuring.check_classes(opened)
         times = _given_run_times(run_times, opened) if run_times is not None else _measured(measuring, opened)
         found: list[StreamedModel] = []
         for one in opened:

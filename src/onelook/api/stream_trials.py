@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from onelook.api.candidates import Candidate, OpenCandidate, open_candidates
+from onelook.api.comparing import Measuring
 from onelook.api.open import LoadOptions, check_torch
 from onelook.errors import ConfigError, UsageError, did_you_mean
 from onelook.predict.runtimes import exported_runtime
@@ -42,25 +43,26 @@ def open_trials(
     sizes: Sequence[int] | None,
     runtimes: Sequence[str],
     options: LoadOptions,
-    folder: Path | None,
+    measuring: Measuring,
 ) -> tuple[list[OpenCandidate], tuple[str, ...]]:
     """Every model in every size and runtime, and notes about what is not tried.
 
-    sizes: None is each model's own.  runtimes: () runs each as it is given.  folder: where weights are exported to for
-    a runtime of exported files; a file that is there from an earlier call is used again.
+    sizes: None is each model's own.  runtimes: () runs each as it is given.  measuring: whose folder weights are
+    exported to for a runtime of exported files; a file that is there from an earlier call is used again.
 
-    An exported file has one size and one runtime. ConfigError where a model can be tried in none.
+    An exported file has one size and one runtime. ConfigError where a model can be tried in none. DataError for
+    weights to export that have no class of the data.
     """
     if sizes is None and not runtimes:
         return open_candidates(candidates, options), ()
-    if folder is None and any(runtime in EXPORTED_SUFFIXES for runtime in runtimes):
+    if measuring.folder is None and any(runtime in EXPORTED_SUFFIXES for runtime in runtimes):
         raise UsageError("Without a folder there is no place for the exported files.", "Give a folder (out).")
     opened: list[OpenCandidate] = []
     notes: list[str] = []
     for one in candidates:
         own = _exported_runtime(one, options)
         if own is None:
-            tried = _trials_of_weights(one, sizes, runtimes, options, folder)
+            tried = _trials_of_weights(one, sizes, runtimes, options, measuring)
         else:
             tried = [(one, options)] if _is_tried(own, sizes, runtimes) else []
             if len(tried) < len(sizes or (0,)) * len(runtimes or (0,)):
@@ -88,7 +90,7 @@ def _trials_of_weights(
     sizes: Sequence[int] | None,
     runtimes: Sequence[str],
     options: LoadOptions,
-    folder: Path | None,
+    measuring: Measuring,
 ) -> list[tuple[Candidate, LoadOptions]]:
     trials = []
     several = tuple(dict.fromkeys(sizes or (None,)))
@@ -97,16 +99,16 @@ def _trials_of_weights(
             parts = [one.name, *([str(size)] if len(several) > 1 else []), *([runtime] if len(runtimes) > 1 else [])]
             named, settings = replace(one, name=" ".join(parts)), replace(options, size=size)
             if runtime in EXPORTED_SUFFIXES:
-                assert folder is not None  # `open_trials` has checked it
-                file = _exported(one, runtime, settings, folder / EXPORTED)
+                file = _exported(one, runtime, settings, measuring)
                 trials.append((Candidate(named.name, file), replace(options, size=None, half=False)))
             else:
                 trials.append((named, settings))
     return trials
 
 
-def _exported(one: Candidate, runtime: ExportedFor, options: LoadOptions, folder: Path) -> Path:
+def _exported(one: Candidate, runtime: ExportedFor, options: LoadOptions, measuring: Measuring) -> Path:
     """The exported file of a model in a size for a runtime; made where it is not there yet."""
+    assert measuring.folder is not None  # `open_trials` has checked it
     check_torch(f"The export for {runtime}")
     from onelook.api.export import export
 
@@ -116,12 +118,14 @@ def _exported(one: Candidate, runtime: ExportedFor, options: LoadOptions, folder
             f"{one.name} is in memory, and so cannot be exported here.",
             "Give its weights file, or use onelook.export().",
         )
+    measuring.check_classes([opened])
     size = opened.predictor.size
     digest = hashlib.sha256(f"{opened.digest} {size}".encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", one.name)[:60]
-    path = folder / f"{name}-{size[0]}x{size[1]}-{digest}{EXPORTED_SUFFIXES[runtime]}"
+    path = measuring.folder / EXPORTED / f"{name}-{size[0]}x{size[1]}-{digest}{EXPORTED_SUFFIXES[runtime]}"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
+        measuring.reporter.info(f"{one.name}: exporting for {runtime} to '{path}'")
         export(one.model, runtime, weights=one.weights, size=size, out=path)
     return path
 

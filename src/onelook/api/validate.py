@@ -71,8 +71,8 @@ def validate(
     detections: the COCO results file to write.  report: the HTML file to write, with thresholds, errors and the worst
     and best images; it needs no network.  suspects_coco, suspects_cvat, suspects_label_studio: files to write for
     FiftyOne (COCO JSON), CVAT ("CVAT for images" XML) and Label Studio (tasks): the images whose annotations the
-    detections contradict, with their annotations and, marked, what the model says.  overwrite: replace a report or such
-    files that are there.  allow_size_mismatch: go on although images do not have their annotated sizes.
+    detections contradict, with their annotations and, marked, what the model says.  overwrite: replace files that
+    are there.  allow_size_mismatch: go on although images do not have their annotated sizes.
 
     The other settings are those of `onelook.load`. Classes are matched by name. A number that no object defines (the AP
     of small objects where there are none) is -1. Raises UserError for models and data sets that cannot be used, and for
@@ -85,10 +85,10 @@ def validate(
     if tiles is not None and rectangular:
         raise UsageError("Tiles are squares, and rectangles are whole images.", "Leave one of the two away.")
     check_thresholds(confidence, iou)
-    if detections is not None and os.path.isdir(detections):
-        raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
     suspects = suspect_paths(suspects_coco, suspects_cvat, suspects_label_studio)
-    check_new([*suspects.values(), *([] if report is None else [Path(report)])], overwrite=overwrite)
+    check_new(
+        [*suspects.values(), *(Path(one) for one in (report, detections) if one is not None)], overwrite=overwrite
+    )
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     first, processes = shard()[0] == 0, shard()[1]
     shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all

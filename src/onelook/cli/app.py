@@ -136,6 +136,15 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], GlobalOptions]:
     return rest, GlobalOptions(json, debug)
 
 
+def with_home(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the user's folder for "~", as a shell puts it where nothing is quoted.
+
+    Shells leave it in `--out=~/x`, `NAME=~/file` and `a,~/b` in any case. A folder that is called so is `./~`.
+    """
+    home = os.path.expanduser("~")
+    return [re.sub(r"(^|[=,])~(?=[/\\]|$)", lambda found: found[1] + home, argument) for argument in arguments]
+
+
 def make_app(verb: str | None = None) -> App:
     """Makes the cyclopts application. verb: the command that is called, of which the help shows the whole docstring."""
     from cyclopts import App, Group, Parameter
@@ -260,7 +269,7 @@ def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int
             repeat_lost_interrupts()
             on_start()
             end_imports_at_once()
-        rest, options = split_options(arguments)
+        rest, options = split_options(with_home(arguments))
         verb = next((argument for argument in rest if not argument.startswith("-")), "")
         with JsonTarget(options.json) as target, plain_warnings():
             result = call(rest, lambda: consoles(to_stderr=target.is_stdout)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Sequence
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 from cyclopts.help.formatters import DefaultFormatter
+
+from onelook.errors import did_you_mean
 
 if TYPE_CHECKING:
     from cyclopts.help import HelpPanel
@@ -109,7 +112,7 @@ def usage_message(error: CycloptsError) -> tuple[str, str]:
         name = error.argument.name
         positional = error.argument.field_info.is_positional
         if error.keyword is not None:
-            return f"{error.keyword} needs a value.", remedy
+            return f"{error.keyword} needs a value.", _dashed_value(error) or remedy
         typed = difflib.get_close_matches(name, [t for t in error.unused_tokens or () if t.startswith("-")], n=1)
         hint = f" Did you mean {name} instead of {typed[0]}?" if typed else ""
         return f"'{command}' needs {name.lstrip('-').upper() if positional else name}.{hint}", remedy
@@ -123,7 +126,19 @@ def usage_message(error: CycloptsError) -> tuple[str, str]:
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         known = [name for name in (error.app or ()) if not name.startswith("-")]
         return unknown_command(error.unused_tokens[0], known, " ".join(error.command_chain or ()))
+    text, suggested, _ = str(error).replace('"', "'").partition(" Did you mean ")
+    if suggested and isinstance(error, CoercionError) and error.token is not None:
+        choices = re.findall("'([^']*)'", text.partition("Choose from")[2])
+        return text + did_you_mean(error.token.value, choices), remedy
     return str(error).replace('"', "'"), remedy
+
+
+def _dashed_value(error: MissingArgumentError) -> str:
+    """The remedy where a value such as -5s was taken for an option; "" elsewhere."""
+    tokens = list(error.root_input_tokens or ())
+    after = tokens[tokens.index(error.keyword) + 1 :][:1] if error.keyword in tokens else []
+    dashed = [token for token in after if re.match(r"-[\d.]", token)]
+    return f"Write {error.keyword}={dashed[0]} for a value that begins with a dash." if dashed else ""
 
 
 def plain_type(kind: Any) -> str:
@@ -138,8 +153,6 @@ def plain_type(kind: Any) -> str:
 
 def unknown_command(name: str, known: Sequence[str], parent: str = "") -> tuple[str, str]:
     """Returns message and remedy for a command that does not exist."""
-    from onelook.errors import did_you_mean
-
     command = f"onelook {parent}".strip()
     if name.startswith("-"):
         return f"Unknown option {name}.", f"See: {command} --help"

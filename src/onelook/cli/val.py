@@ -93,7 +93,7 @@ def validate(
             with their annotations and, marked, what the model says.
         suspects_cvat: The same as XML of "CVAT for images".
         suspects_label_studio: The same as tasks of Label Studio, with the model's boxes as predictions.
-        overwrite: Replace a report or files of suspects that are there.
+        overwrite: Replace files of detections, reports and suspects that are there.
         allow_size_mismatch: Go on although images do not have their annotated sizes, with the boxes as annotated.
     """
     evaluation = api.validate(

@@ -228,7 +228,7 @@ def _open_cv(source: Source, hardware: bool, stall: float) -> OpenCvCapture | No
             capture = cv2.VideoCapture(int(source.path))
         else:
             # By name only FFmpeg: others would take patterns like 'a%d.jpg' and pipelines for files.
-            capture = cv2.VideoCapture(source.path, cv2.CAP_FFMPEG, settings)
+            capture = cv2.VideoCapture(source.address or source.path, cv2.CAP_FFMPEG, settings)
     except cv2.error:
         return None
     return OpenCvCapture(capture) if capture.isOpened() else None

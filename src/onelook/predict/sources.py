@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -46,8 +46,9 @@ _LARGEST_LIST = 64 << 20  # bytes of a text file of paths
 class Source:
     """One file or stream. name: a relative path without suffix, unique among the sources, for what is written.
 
-    alone: whether the user gave it as the only thing, so that its damage is the command's error.  error: why there is
-    nothing to read.
+    path: as messages and files of results have it, without a password.  alone: whether the user gave it as the only
+    thing, so that its damage is the command's error.  error: why there is nothing to read.  address: of a stream, with
+    its password; "" where it is `path`.
     """
 
     kind: Literal["image", "video", "live", "missing"]
@@ -55,6 +56,7 @@ class Source:
     name: str
     alone: bool = False
     error: ImageError | None = None
+    address: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -174,13 +176,13 @@ def find_sources(given: Sequence[str], *, leave_out: str | os.PathLike[str] | No
         try:
             found += _expand(text, hidden, alone=len(given) == 1)
         except ImageError as error:
-            found.append(Source("missing", text, "missing", alone=len(given) == 1, error=error))
+            found.append(Source("missing", without_password(text), "missing", alone=len(given) == 1, error=error))
     return list(_unique(found))
 
 
 def _expand(text: str, hidden: str | None, alone: bool) -> list[Source]:
     if text.lower().startswith(STREAMS):
-        return [Source("live", text, "stream", alone)]
+        return [Source("live", without_password(text), "stream", alone, address=text)]
     try:
         status = os.stat(text)
     except (OSError, ValueError):
@@ -190,13 +192,19 @@ def _expand(text: str, hidden: str | None, alone: bool) -> list[Source]:
             return _globbed(text)
         if "\0" not in text and not os.path.lexists(text):  # said before a model is loaded
             hint = other_spelling(text) or _similar(text)
-            raise ImageError(f"'{text}' does not exist.{hint}", "Check the path.") from None
+            raise ImageError(f"'{without_password(text)}' does not exist.{hint}", "Check the path.") from None
         return [file_source(text, PurePath(text).name, alone)]  # its reader says what is wrong with it
     if stat.S_ISDIR(status.st_mode):
         return _folder(text, hidden)
     if PurePath(text).suffix.lower() == ".txt":
         return _listed(text, alone)
     return [file_source(text, PurePath(text).name, alone)]
+
+
+def without_password(address: str) -> str:
+    """An address with *** for its password, as messages and results show it; any other text as it is."""
+    # Up to the last @ of the host's part; a password that holds a slash, which belongs encoded, is hidden as well.
+    return re.sub(r"^([a-z]+://[^/:@?#\[]*):([^/?#]*@|(?!\d+/).*@)", r"\1:***@", address, flags=re.IGNORECASE)
 
 
 def _similar(path: str) -> str:
