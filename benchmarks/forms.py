@@ -117,22 +117,34 @@ class Table:
         write_text(out.with_suffix(".md"), self.markdown())
 
 
-def forms(*models: str, out: Path, to: list[str] | None = None, size: int = 128, width: float = 1.0) -> Table:
+def forms(
+    *models: str,
+    out: Path,
+    to: list[str] | None = None,
+    form: list[str] | None = None,
+    size: int = 128,
+    width: float = 1.0,
+) -> Table:
     """Exports models to formats in all forms.
 
     Args:
         models: Names; all models without.
         out: The JSON file of all rows; a Markdown table is written beside it. Rows that are there stay.
         to: Formats.
+        form: "batch of 1", "any batch", "NMS, batch of 1", "NMS, any batch"; all without.
         size: Side of the input in pixels.
         width: Factor on the numbers of channels.
     """
     torch.set_num_threads(1)
     setting = {"input": size, "width": width, "PyTorch": torch.__version__}
     table = _opened(out, setting)
+    for name, known, given in (("--to", TARGETS, to or []), ("--form", FORMS, form or []), ("model", VARIANTS, models)):
+        if unknown := next((one for one in given if one not in known), None):
+            raise UsageError(f"{name} has '{unknown}'.", f"Give some of: {', '.join(known)}.")
     done = {(row.model, row.target, row.form) for row in table.rows}
     for model in models or tuple(VARIANTS):
-        wanted = [(target, form) for target in to or FORMATS for form in FORMS if (model, target, form) not in done]
+        asked = [(target, one) for target in to or FORMATS for one in form or FORMS]
+        wanted = [(target, one) for target, one in asked if (model, target, one) not in done]
         if not wanted:
             continue
         detector = spread(model, (size, size), width)
