@@ -35,6 +35,7 @@ from onelook.api.bench import NoPostprocess
 from onelook.api.export_int8 import Int8Settings, open_quantization
 from onelook.api.open import open_network
 from onelook.api.validate import validate
+from onelook.config import change
 from onelook.data import Dataset, open_dataset
 from onelook.devices import processor_name
 from onelook.errors import MissingDependencyError, UsageError, UserError
@@ -135,7 +136,8 @@ def targets(
 
     Args:
         data: A data set with splits `train` and `val`.
-        models: NAME=FILE of weights, or NAME, which is freshly initialised.
+        models: NAME=FILE of weights, or NAME, which is freshly initialised. The network is that of the file where it
+            is of our own training, else the published one of the name.
         out: The JSON file of all rows; a Markdown table is written beside it. Rows that are there stay.
         to: Formats.
         precision: float32, float16, int8.
@@ -207,9 +209,11 @@ class _Subject:
     def of(model: str, data: Path, images: int) -> _Subject:
         name, separator, file = model.partition("=")
         torch.manual_seed(0)
-        detector = open_network(name, file if separator else None, untrained=not separator).detector
-        architecture, dataset = detector.architecture, open_dataset(data, split="val")
-        assert architecture is not None
+        own = file.endswith(".safetensors")  # a file of our own training says which network it is of, and in which size
+        opened = open_network(*((file,) if own else (name, file or None)), untrained=not separator)
+        detector, dataset = opened.detector, open_dataset(data, split="val")
+        assert detector.architecture is not None
+        architecture = detector.architecture = change(detector.architecture, {"size": opened.size})
         chosen = np.linspace(0, len(dataset) - 1, images).astype(int)
         pixels = np.stack([architecture.frame(dataset.image(int(row)), architecture.size)[0] for row in chosen])
         weights = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if separator else ""

@@ -118,6 +118,9 @@ _INSTALLED_AS = {
 _EXTRA_OF_WORK = {"export": "onnx", "int8": "int8", "litert-export": "litert-export"}
 
 
+IN_SOURCE = " (in the folder of Onelook's source)"  # ends an install command that is for there
+
+
 def install_command(extra: str = "") -> str:
     """The pip command that installs Onelook with an optional part, from where this installation came.
 
@@ -133,7 +136,7 @@ def install_command(extra: str = "") -> str:
     try:
         record = metadata.distribution("onelook").read_text("direct_url.json")
     except metadata.PackageNotFoundError:
-        return f"pip install '.{part}' (in the folder of Onelook's source)"
+        return f"pip install '.{part}'{IN_SOURCE}"
     if record is None:  # from a package index
         return f"pip install 'onelook{part}'"
     origin = json.loads(record)

@@ -22,7 +22,7 @@ from onelook.api.validate import open_evaluated, validate
 from onelook.data import Dataset, splits
 from onelook.data.split_names import usual_splits
 from onelook.devices import int8_instructions, num_cores, processor_name
-from onelook.errors import UsageError, UserError, install_command
+from onelook.errors import IN_SOURCE, UsageError, UserError, install_command
 from onelook.evaluation.annotations import GroundTruth
 from onelook.evaluation.runner import match_classes
 from onelook.exporting.differences import (
@@ -50,7 +50,7 @@ COMPARED = 8  # images on which outputs are compared
 LONGEST = 600.0  # seconds that the AP of the network in PyTorch may take; above, it is not measured
 SECONDS, LEAST_TURNS, MOST_TURNS = 20.0, 20, 200  # of a comparison of times
 LEAST_CONFIDENCE = 0.05  # of compared detections: with more of them than users see
-_PYTORCH = "PyTorch, float32"
+_PYTORCH = "the network in PyTorch, float32"
 _EXTRAS = {"onnx": "", "torch": "train"} | {name: name for name in ("openvino", "ncnn", "litert", "tensorrt")}
 _PACKAGES: tuple[str, ...] = (
     *("torch", "numpy", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
@@ -233,8 +233,10 @@ def _commands(plan: ReportPlan, exported: ExportedFile, target: str) -> list[tup
     runs_as = "onnx" if exported.path.suffix == ".onnx" else target
     extra = _EXTRAS[runs_as]
     without = "" if extra == "train" else ", without PyTorch"
+    install = install_command(extra)
+    where = IN_SOURCE if install.endswith(IN_SOURCE) else ""  # no part of what is typed
     commands = [
-        (f"Install what runs it{without}:", install_command(extra)),
+        (f"Install what runs it{without}{where}:", install.removesuffix(where)),
         ("Detect in images, folders, videos and cameras:", command("onelook", "detect", "photo.jpg", "--model", path)),
         ("Measure AP:", command("onelook", "val", plan.given, "--model", path)),
         ("Serve over HTTP:", command("onelook", "serve", path)),

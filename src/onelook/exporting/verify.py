@@ -84,10 +84,11 @@ class Agreement:
 
     def __str__(self) -> str:
         least = f"{self.best_score / 2:.2g}"
+        confident, every, scored = (difference_text(one) for one in (self.confident_box, self.box, self.score))
         found = (
             f"{self.rows:,} rows of {self.images} images against PyTorch in float32: boxes in the image differ by at"
-            f" most {self.confident_box:.2g} px in the {self.confident_rows:,} rows that score {least} or more, by"
-            f" {self.box:.2g} px in all; scores by at most {self.score:.2g}"
+            f" most {confident} px in the {self.confident_rows:,} rows that score {least} or more, by {every} px in"
+            f" all; scores by at most {scored}"
         )
         if self.bounds is not None:
             pixels, side, score = self.bounds.pixels, self.bounds.side, self.bounds.score * self.best_score
@@ -98,6 +99,13 @@ class Agreement:
         if self.detects:
             return found
         return f"{found}. No row scores more than {self.best_score:.2g}: with these weights the model detects nothing"
+
+
+def difference_text(value: float) -> str:
+    """A difference with two digits that count, and all digits before the point: 217, not 2.2e+02."""
+    if math.isinf(value) or abs(value) < 99.5:
+        return "0" if value == 0 else f"{value:.2g}"
+    return f"{value:,.0f}"
 
 
 @dataclass(frozen=True)

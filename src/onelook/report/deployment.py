@@ -14,6 +14,7 @@ import numpy as np
 
 from onelook.exporting.accuracy import Int8Report
 from onelook.exporting.differences import Differences, OutputDifference
+from onelook.exporting.verify import difference_text
 from onelook.files import write_text
 from onelook.report.charts import Series, line_chart
 from onelook.report.html import cards, document, facts_table, section, table
@@ -21,7 +22,7 @@ from onelook.report.style import STYLE
 from onelook.types import NOTHING
 
 PERCENTILES = (50, 90, 99)
-_TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "PyTorch", "tensorrt": "TensorRT"}
+_TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "litert": "LiteRT", "torch": "PyTorch", "tensorrt": "TensorRT"}
 _STYLE = (
     STYLE
     + "ul { margin: 10px 0 0; padding-left: 20px; } ol { overflow-wrap: anywhere; }"
@@ -245,12 +246,8 @@ def _gap(one: float, other: float) -> str:
 
 
 def _number(value: float) -> str:
-    """A difference with two digits that count, and all digits before the point."""
-    if math.isnan(value):
-        return NOTHING
-    if math.isinf(value) or abs(value) < 99.5:
-        return "0" if value == 0 else f"{value:.2g}"
-    return f"{value:,.0f}"
+    """A difference as the export prints it; a dash for an unknown one."""
+    return NOTHING if math.isnan(value) else difference_text(value)
 
 
 def command(*words: str) -> str:
