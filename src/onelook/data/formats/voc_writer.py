@@ -13,10 +13,10 @@ from onelook.data.split import Dataset
 
 
 class VocWriter:
-    """Writes `JPEGImages`, `Annotations`, `ImageSets/Main/{split}.txt`, and the class names to `labels.txt` and `labelmap.txt`.
+    """Writes `JPEGImages`, `Annotations`, `ImageSets/Main/{split}.txt`, and the class names in two files.
 
-    Without `labels.txt` the order of the classes would be lost. Corners are the reader's plus 1; fractions of pixels
-    are written where there are any.
+    Without `labels.txt` the order of the classes would be lost; `labelmap.txt` is for other programs. Corners are the
+    reader's plus 1; fractions of pixels are written where there are any.
     """
 
     one_file_an_image = True
