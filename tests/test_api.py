@@ -359,3 +359,10 @@ def test_the_command_for_a_missing_part_installs_from_the_same_place(
 
     monkeypatch.setattr(metadata, "distribution", lambda name: Installed())
     assert install_command("train") == command
+
+
+def test_tuning_without_torch_names_the_extra_that_it_needs() -> None:
+    from onelook.errors import missing_package
+
+    assert "[tune]" in missing_package("torch", "onelook.tune", work="tune").remedy
+    assert "[train]" in missing_package("torch", "onelook.train", work="train").remedy

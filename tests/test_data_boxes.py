@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import data_sets as make
 from data_sets import put
 from onelook.data.check import check
 from onelook.data.convert import convert
@@ -38,3 +39,22 @@ def test_a_split_whose_boxes_are_all_left_out_is_an_error_of_check(crowd, tmp_pa
     (error,) = {problem.code for problem in report.problems if problem.severity == "error"}
     assert error == "no-usable-boxes" and report.exit_code == 1
     assert "no-usable-boxes" not in codes(coco(tmp_path / "other", [[-60.0, 10, 30, 30], [10, 10, 5, 30]]))
+
+
+def test_images_with_more_objects_than_the_protocol_counts_are_told(tmp_path):
+    def found(count, classes):
+        images = [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
+        annotations = [
+            {"id": n + 1, "image_id": 1, "category_id": n % classes, "bbox": [1, 2, 3, 4], "iscrowd": int(n >= 150)}
+            for n in range(count)
+        ]
+        categories = [{"id": n, "name": f"class {n}"} for n in range(classes)]
+        root = make.coco(
+            tmp_path / f"{count}-{classes}",
+            {"images": images, "annotations": annotations, "categories": categories},
+        )
+        return " ".join(evaluation_notes(open_dataset(root)))
+
+    assert "1 image has more than 100 objects of a class, up to 101: COCO's protocol counts" in found(101, 1)
+    assert "objects of a class" not in found(100, 1) and "objects of a class" not in found(150, 2)
+    assert "up to 150" in found(180, 1)  # crowds are not counted

@@ -199,3 +199,12 @@ def test_the_counts_are_of_what_was_written(tmp_path: Path) -> None:
         written = open_dataset(tmp_path / "yolo", split)
         assert made.splits[split] == {"images": len(written), "boxes": int(written.num_objects.sum())}
     assert made.lost["category ids (classes are numbered from 0)"] == 80
+
+
+def test_the_classes_of_pascal_voc_are_listed_for_other_programs(tmp_path):
+    convert(make.coco(tmp_path / "in"), to="voc", out=tmp_path / "out")
+    assert (tmp_path / "out/labelmap.txt").read_text() == "# label:color_rgb:parts:actions\ncat:::\ndog:::\n"
+    named = [{"id": 90, "name": "dog:small"}, {"id": 2, "name": "cat"}]
+    convert(make.coco(tmp_path / "colon", make.changed(categories=named)), to="voc", out=tmp_path / "other")
+    assert not (tmp_path / "other/labelmap.txt").exists()
+    assert open_dataset(tmp_path / "other").names == ("cat", "dog:small")

@@ -195,3 +195,25 @@ def test_a_progress_ends_with_all_that_there_is(tmp_path: Path) -> None:
 
     convert(make.yolo(tmp_path / "data"), to="coco", out=tmp_path / "out", reporter=Counting())
     assert seen[-1] == (3, 3)
+
+
+def test_a_data_set_one_folder_below_is_named(tmp_path):
+    make.coco(tmp_path / "unpacked/data")
+    with pytest.raises(DataError, match="There is one in its folder 'data': name that folder"):
+        open_dataset(tmp_path / "unpacked")
+
+
+def test_xml_files_beside_csv_files_are_told(tmp_path):
+    put(tmp_path / "a.png", make.png())
+    put(tmp_path / "a.xml", make.voc_xml())
+    put(tmp_path / "val.csv", "filename,class,xmin,ymin,xmax,ymax\na.png,cat,1,2,3,4\n")
+    found = open_dataset(tmp_path)
+    assert found.format == "csv" and "also holds Pascal VOC annotations" in " ".join(found.notes)
+
+
+def test_a_class_that_a_list_lacks_names_the_list(tmp_path):
+    put(tmp_path / "a.png", make.png())
+    put(tmp_path / "val.csv", "filename,class,xmin,ymin,xmax,ymax\na.png,cat,1,2,3,4\n")
+    put(tmp_path / "classes.csv", "dog,0\n")
+    with pytest.raises(DataError, match=r"classes\.csv: The class 'cat' is not in the list"):
+        open_dataset(tmp_path)

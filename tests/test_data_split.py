@@ -228,3 +228,15 @@ def test_other_splits_of_a_divided_data_set_are_said_to_be_left_out(data: Path, 
         put(Path("divided/train") / name, cv2.imencode(".png", photograph(rng))[1].tobytes())
     run(["split", "divided", "--val", "0.34", "--out", "made"])
     assert "'minival'" in capsys.readouterr().out
+
+
+def test_a_split_of_few_boxes_is_told(tmp_path: Path) -> None:
+    rng, root = np.random.default_rng(5), tmp_path / "uneven"
+    for number in range(4):
+        save(root, f"plot-{'abcd'[number]}", photograph(rng), [0] * (40 if number else 1))
+    put(root / "classes.txt", "tree\n")
+    notes = {}
+    for seed in range(8):
+        result = onelook.split(root, val=0.25, seed=seed, out=tmp_path / f"out{seed}", reporter=SilentReporter())
+        notes[result.splits["val"]["boxes"]] = " ".join(result.notes)
+    assert "'val' has 1 % of the boxes, not 25 %" in notes[1] and "of the boxes" not in notes[40]

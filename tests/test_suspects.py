@@ -84,7 +84,7 @@ def test_cvat_xml_has_annotations_and_marked_suspects(data: tuple[Path, Path]) -
 def test_tasks_of_label_studio_have_suspects_as_predictions(data: tuple[Path, Path]) -> None:
     path = suspects(data, "suspects_label_studio", data[0] / "val/a.json")
     tasks = json.loads(path.read_text())
-    assert [one["data"]["image"] for one in tasks] == ["/data/local-files/?d=1.png", "/data/local-files/?d=2.png"]
+    assert [one["data"]["image"] for one in tasks] == [f"/data/local-files/?d=val/{n}.png" for n in (1, 2)]
     (result,) = tasks[1]["predictions"][0]["result"]
     assert result["value"]["rectanglelabels"] == ["cat"] and result["score"] == 0.98
     assert [result["value"][key] for key in ("x", "y", "width", "height")] == pytest.approx(

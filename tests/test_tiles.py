@@ -20,8 +20,9 @@ from onelook.errors import UsageError, UserError
 from onelook.ops.merge import MergeKind, merge_detections, merge_non_maximum
 from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK
 from onelook.ops.numpy_iou import pairwise_overlap_of_smaller
+from onelook.ops.tile_grid import MOST_TILES
 from onelook.predict.predictor import Predictor
-from onelook.predict.tiles import MOST_TILES, Tiles
+from onelook.predict.tiles import Tiles
 from onelook.reporter import SilentReporter
 from onelook.types import Detections
 from onnx_models import write_model

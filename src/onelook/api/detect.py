@@ -23,10 +23,11 @@ from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess
+from onelook.ops.tile_grid import OVERLAP
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
-from onelook.predict.tiles import MERGE, OVERLAP, Tiles, chosen_tiles
+from onelook.predict.tiles import MERGE, Tiles, chosen_tiles
 from onelook.predict.track import Result, track_results
 from onelook.predict.writers import Start, Writers, parse_formats
 from onelook.predict.writers.files import Output

@@ -24,9 +24,10 @@ from onelook.cluster.workers import InProcess, Workers
 from onelook.config import check_arguments, to_plain
 from onelook.errors import UsageError
 from onelook.ops.merge import MergeKind
+from onelook.ops.tile_grid import OVERLAP
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
-from onelook.predict.tiles import MERGE, OVERLAP, chosen_tiles
+from onelook.predict.tiles import MERGE, chosen_tiles
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 

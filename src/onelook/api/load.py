@@ -12,7 +12,8 @@ from onelook.config import check_arguments
 from onelook.errors import UsageError
 from onelook.exported import LEAST_RUNTIME, Target
 from onelook.ops.merge import MergeKind
-from onelook.predict.tiles import MERGE, OVERLAP
+from onelook.ops.tile_grid import OVERLAP
+from onelook.predict.tiles import MERGE
 from onelook.reporter import Reporter, SilentReporter
 from onelook.training.result import RunResult
 

@@ -23,8 +23,9 @@ from onelook.evaluation.rectangular import Rectangular
 from onelook.evaluation.shards import shard
 from onelook.ops.merge import MergeKind
 from onelook.ops.nms import with_clip, with_thresholds
+from onelook.ops.tile_grid import OVERLAP
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
-from onelook.predict.tiles import MERGE, OVERLAP, chosen_tiles
+from onelook.predict.tiles import MERGE, chosen_tiles
 from onelook.report.validation import report_validation
 from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter
 

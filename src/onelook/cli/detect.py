@@ -16,8 +16,9 @@ from onelook.cli.terminate import terminate_as_interrupt
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
 from onelook.ops.merge import MergeKind
+from onelook.ops.tile_grid import OVERLAP
 from onelook.predict.runtime import PostprocessKind
-from onelook.predict.tiles import MERGE, OVERLAP
+from onelook.predict.tiles import MERGE
 from onelook.tracking.tracker import ForecastName, TrackerName
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.views.evaluation import text_of_evaluation
 from onelook.evaluation import Evaluation
 from onelook.ops.merge import MergeKind
+from onelook.ops.tile_grid import OVERLAP
 from onelook.predict.runtime import PostprocessKind
-from onelook.predict.tiles import MERGE, OVERLAP
+from onelook.predict.tiles import MERGE
 
 
 def validate(

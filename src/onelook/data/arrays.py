@@ -19,12 +19,20 @@ _TEXTS = (("name", _OF_IMAGES[0]), ("image_extra", _OF_IMAGES[0]), ("object_extr
 def take_images(arrays: Arrays, rows: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays with only these images, in this order, and their objects."""
     offsets, order = gather_runs(arrays["object_offsets"], np.arange(len(arrays["labels"])), rows)
-    result = _take_objects(arrays, order)
-    result |= {name: arrays[name][rows] for name in _OF_IMAGES if name in arrays}
+    return take_rows(arrays, rows, order, offsets)
+
+
+def take_rows(arrays: Arrays, images: np.ndarray, objects: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays with these rows of images and of objects, in this order; rows may repeat.
+
+    offsets: where each image's objects begin among those that are taken, and where the last one's end.
+    """
+    result = _take_objects(arrays, objects)
+    result |= {name: arrays[name][images] for name in _OF_IMAGES if name in arrays}
     if len(arrays["member_places"]):
-        result["member_places"] = arrays["member_places"][rows]
+        result["member_places"] = arrays["member_places"][images]
     for kind in ("name", "image_extra"):
-        result |= _texts(arrays, kind, rows)
+        result |= _texts(arrays, kind, images)
     result["object_offsets"] = offsets
     return result
 

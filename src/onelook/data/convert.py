@@ -24,6 +24,7 @@ from onelook.data.members import MAX_FILE, ImageFile, Member, read_image_file
 from onelook.data.paths import is_image
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE
+from onelook.data.tiling import TileCounts, Tiling, cut_into_tiles
 from onelook.errors import DataError, ImageError, UsageError, did_you_mean, reason_of
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
@@ -34,6 +35,7 @@ WritableFormat = Literal[
 ]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 
+_TILES = ".tiles"  # a folder of the tiles, in the unfinished folder of the result
 SMALLEST_SHARD = 10_000  # bytes: less is a number without its unit
 
 
@@ -81,6 +83,7 @@ def convert(
     copy: bool = False,
     allow_size_mismatch: bool = False,
     shard_size: int | str | None = None,
+    tiling: Tiling | None = None,
     reporter: Reporter | None = None,
 ) -> Conversion:
     """Writes all splits of a data set in another format.
@@ -90,6 +93,7 @@ def convert(
 
     allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
     shard_size: bytes of a tar file ("500MB", or a number), where the format has them; None is its own choice.
+    tiling: cut larger images into tiles; None leaves them whole.
 
     Boxes and outlines are cut to their images, as training uses them; what that changes counts as lost.
     The result appears under `out` whole or not at all. Raises `DataError` where `out` exists and is not empty, for a
@@ -107,19 +111,47 @@ def convert(
     notes = dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
     try:
         with new_folder(target) as work:
+            if tiling is not None:
+                opened, tiles = _cut_all(opened, tiling, work / _TILES, link=not copy, reporter=reporter)
+                notes |= dict.fromkeys(tiles.notes(tiling))
             writer = _writer(format, shard_bytes, reporter)
-            link = not copy and not format.stores_images
+            link = (not copy or tiling is not None) and not format.stores_images  # tiles are new files
             put = None if format.stores_images else _put
             linked, more, boxes = _write_all(opened, writer, put, work, losses, link=link, reporter=reporter)
+            shutil.rmtree(work / _TILES, ignore_errors=True)
     except OSError as error:
         raise _unwritable(out, error) from error
     notes |= dict.fromkeys(more)
     if WHOLE in opened:
         notes["the data set has no splits, so all of it is written as 'train'"] = None
-    if not copy and not format.stores_images:
+    if not copy and not format.stores_images and tiling is None:
         notes["the images are hard links to the originals" if linked else "the images were copied"] = None
     counts = {split: {"images": len(dataset), "boxes": boxes[split]} for split, dataset in opened.items()}
     return Conversion(str(data), str(target), format.name, format.title, counts, dict(losses.counts), tuple(notes))
+
+
+def _cut_all(
+    opened: dict[str, Dataset], tiling: Tiling, folder: Path, *, link: bool, reporter: Reporter
+) -> tuple[dict[str, Dataset], TileCounts]:
+    """The tiles of all splits, whose files are in a folder each, and what became of images and objects.
+
+    link: whether images that fit into one tile may be hard links.
+    """
+    counts, cut = TileCounts(), {}
+    for number, (split, dataset) in enumerate(opened.items()):
+        given = (_short_name(dataset.file_name(i), split) for i in range(len(dataset)))
+        names = [_storable(name, dataset.image_file(i), all_names=False) for i, name in enumerate(given)]
+        with reporter.progress(f"Cutting {split}") as progress:
+            cut[split], more = cut_into_tiles(
+                dataset,
+                tiling,
+                names,
+                folder / str(number),
+                keep=lambda file, path: _put(file, path, link),
+                progress=progress,
+            )
+        counts += more
+    return cut, counts
 
 
 def check_free(target: Path, name: str) -> None:

@@ -15,6 +15,7 @@ from onelook.data.formats.base import Source
 from onelook.errors import DataError
 
 _REMEDY = "Give a folder, or the file that describes a data set (YAML, JSON, CSV or XML)."
+_MOST_BELOW = 20  # folders that are looked into where there is no data set
 _DEEPEST = 8  # edit files, each of which names the next
 
 
@@ -68,21 +69,37 @@ def _described_by(path: Path, inside: tuple[Path, ...]) -> Source | None:
 
 def _in_folder(path: Path, data: str | Path) -> Source:
     usual, exported, any_folder = ([format for format in formats.FORMATS if format.rank == rank] for rank in range(3))
-    sources = (
-        _found(path, [format.find for format in usual])
-        or _found(path, [format.find for format in exported])
-        or _found(path, [format.find_flat for format in (*usual, *exported)])
-        or _found(path, [format.find for format in any_folder])
-    )
+    searches_flat = [format.find_flat for format in (*usual, *exported)]
+    sources = _found(path, [format.find for format in usual])
+    if not sources and (sources := _found(path, [format.find for format in exported])):
+        flat = [source for source in _found(path, searches_flat) if source.format is not sources[0].format]
+        if flat:  # it has no file that could be named
+            titles = " and ".join(source.format.title for source in flat)
+            note = f"also holds {titles} annotations, which are not used; move them and their images apart to use them"
+            sources[0] = replace(sources[0], notes=(*sources[0].notes, note))
+    sources = sources or _found(path, searches_flat) or _found(path, [format.find for format in any_folder])
     if not sources:
         known = "; ".join(f"{format.title} ({format.layout})" for format in formats.FORMATS)
-        raise DataError(f"No data set was recognised in '{data}'.", f"Expected one of: {known}.")
+        raise DataError(f"No data set was recognised in '{data}'.{_below(path)}", f"Expected one of: {known}.")
     first, *others = sources
     if not others:
         return first
     titles = " and ".join(source.format.title for source in others)
     note = f"also holds {titles} annotations, which are not used; name their file (YAML or JSON) to use them"
     return replace(first, notes=(*first.notes, note))
+
+
+def _below(path: Path) -> str:
+    """A hint at a data set in one of the folders below, as an unpacked archive may have it; "" without one."""
+    for folder in sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))[:_MOST_BELOW]:
+        for format in formats.FORMATS:
+            try:
+                found = (format.find(folder) or format.find_flat(folder)) if format.rank < 2 else None
+            except DataError:
+                found = None
+            if found is not None:
+                return f" There is one in its folder '{folder.name}': name that folder."
+    return ""
 
 
 def _found(path: Path, searches: Iterable[Callable[[Path], Source | None]]) -> list[Source]:

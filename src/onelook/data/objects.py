@@ -8,6 +8,8 @@ from onelook.data.boxes import clean_boxes, reach_beyond
 from onelook.data.index import CROWD, DIFFICULT
 from onelook.data.split import Dataset, judged_boxes
 
+MOST_DETECTIONS = 100  # of a class in an image, that COCO's protocol counts
+
 
 def flat_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Row of the image, annotated box (left, top, width, height), label and crowd mark of all objects, crowds too."""
@@ -32,7 +34,7 @@ def evaluation_notes(dataset: Dataset) -> tuple[str, ...]:
     _, kept = clean_boxes(boxes, *sizes.T)
     beyond = int((kept & reach_beyond(boxes, *sizes.T)).sum())
     difficult = int(((dataset.index.object_flags[objects] & DIFFICULT) > 0).sum())
-    notes = []
+    notes = [*_dense_note(dataset)]
     if beyond:
         notes.append(
             f"{beyond} annotated boxes reach beyond their images: compared is the part inside, as it is trained on. "
@@ -49,6 +51,24 @@ def evaluation_notes(dataset: Dataset) -> tuple[str, ...]:
         )
         notes.append(f"{difficult} objects are marked difficult; they count {rule}.")
     return tuple(notes)
+
+
+def _dense_note(dataset: Dataset) -> tuple[str, ...]:
+    """A note on images with more objects of a class than the protocol counts detections; () without any."""
+    images, objects = _places(dataset)
+    counted = (dataset.index.object_flags[objects] & dataset.ignored_flags) == 0
+    _, _, labels, _ = flat_objects(dataset)
+    pairs = images[counted] * max(len(dataset.names), 1) + labels[counted]
+    classes, counts = np.unique(pairs, return_counts=True)
+    dense = counts > MOST_DETECTIONS
+    if not dense.any():
+        return ()
+    number = len(np.unique(classes[dense] // max(len(dataset.names), 1)))
+    which = f"{number} images have" if number > 1 else "1 image has"
+    return (
+        f"{which} more than {MOST_DETECTIONS} objects of a class, up to {int(np.max(counts))}: COCO's protocol counts "
+        f"the {MOST_DETECTIONS} best detections of a class in an image, so that AP and AR cannot reach 1 there.",
+    )
 
 
 def has_outline(dataset: Dataset) -> np.ndarray:

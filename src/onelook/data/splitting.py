@@ -90,7 +90,7 @@ def split(
         dataset, others, left_out = _undivided(place, fractions, Path(folder), anew=anew, reporter=reporter)
         division = divide(dataset, fractions, seed, reporter)
         parts = {name: dataset.view(rows) for name, rows in division.rows.items()} | others
-        notes = [*division.notes, *_achieved(division, fractions)]
+        notes = [*division.notes, *_achieved(division, fractions), *_uneven_boxes(parts, fractions)]
         if left_out:
             listed = ", ".join(f"'{name}'" for name in left_out)
             notes.append(f"left out, as it is neither train, val nor test: {listed}; to divide all images: --anew")
@@ -170,4 +170,18 @@ def _achieved(division: Division, fractions: Mapping[str, float]) -> Sequence[st
         got = len(division.rows[name]) / total
         if not 2 / 3 <= got / share <= 4 / 3:
             notes.append(f"'{name}' has {100 * got:.0f} % of the images, not {100 * share:g} %: groups stay together")
+    return notes
+
+
+def _uneven_boxes(parts: Mapping[str, Dataset], fractions: Mapping[str, float]) -> Sequence[str]:
+    """A note on each split that has less than half or more than twice its share of the boxes."""
+    boxes = {name: int(parts[name].num_objects.sum()) for name in ("train", *fractions)}
+    total = sum(boxes.values())
+    notes = []
+    for name, share in fractions.items():
+        if total and not 1 / 2 <= boxes[name] / total / share <= 2:
+            notes.append(
+                f"'{name}' has {100 * boxes[name] / total:.0f} % of the boxes, not {100 * share:g} %: images differ "
+                "in their number of objects; another --seed may divide them more evenly"
+            )
     return notes

@@ -17,11 +17,12 @@ from onelook.config import check_arguments
 from onelook.data.images import decode_image
 from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
+from onelook.ops.tile_grid import OVERLAP
 from onelook.predict.frames import batches_of, read_frames
 from onelook.predict.given_image import ImageLike, are_several, check_array, name_of, read_image
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
-from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles, without_too_many_tiles
+from onelook.predict.tiles import MERGE, PreparedView, Tiles, chosen_tiles, without_too_many_tiles
 from onelook.predict.track import Result, track_results
 from onelook.reporter import PlainReporter, Reporter
 from onelook.tracking.tracker import ForecastName, Tracker, TrackerName, named_tracker

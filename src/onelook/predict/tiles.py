@@ -6,10 +6,8 @@ image and one batch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -18,16 +16,12 @@ from onelook.augment.letterbox import Resize, ResizeTransform
 from onelook.errors import ImageError, UsageError
 from onelook.ops.merge import MergeKind, merge_detections
 from onelook.ops.nms import Nms, Postprocess
+from onelook.ops.tile_grid import OVERLAP, TileGrid
 from onelook.predict.sources import PreparedImage, UnreadableSource
 from onelook.types import Detections
 
-OVERLAP = 0.2
-"""Share of a tile's side that neighbours have in common, unless another is given."""
 MERGE: MergeKind = "nmm"
 """How the detections of tiles are merged, unless another way is given."""
-SMALLEST, LARGEST = 32, 16384  # pixels of a tile's side
-MOST_OVERLAP = 0.9
-MOST_TILES = 20_000  # of an image
 _AT_BORDER = 0.02  # of a tile's side: boxes of cut objects end a little before or behind the border
 
 PreparedView = tuple[np.ndarray, ResizeTransform]
@@ -35,27 +29,21 @@ PreparedView = tuple[np.ndarray, ResizeTransform]
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Tiles(TileGrid):
     """How large images are cut: `cut` makes the inputs of the network, `merge` one result of its detections.
 
-    side: of the square tiles, in pixels of the image.  overlap: least share of a side that neighbours have in common.
-    merge_kind: how detections are merged; see `ops.merge`.  threshold: shared part of the smaller box above which two
-    boxes are one object.
+    side, overlap: see `TileGrid`.  merge_kind: how detections are merged; see `ops.merge`.  threshold: shared part of
+    the smaller box above which two boxes are one object.
 
     An image that fits into one tile is not cut: its detections are those without tiles. Raises UsageError for a side or
     an overlap that cannot be used.
     """
 
-    side: int = 640
-    overlap: float = OVERLAP
     merge_kind: MergeKind = MERGE
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if not SMALLEST <= self.side <= LARGEST:
-            raise UsageError(f"tile is {self.side}.", f"Give the side of a tile, {SMALLEST} to {LARGEST} pixels.")
-        if not 0 <= self.overlap <= MOST_OVERLAP:
-            raise UsageError(f"overlap is {self.overlap:g}.", f"Give a share of a tile, 0 to {MOST_OVERLAP:g}.")
+        super().__post_init__()
         if self.merge_kind not in get_args(MergeKind):
             raise UsageError(f"There is no merging '{self.merge_kind}'.", f"Known: {', '.join(get_args(MergeKind))}.")
         if not 0 <= self.threshold <= 1:
@@ -66,25 +54,8 @@ class Tiles:
 
         UsageError where they are too many.
         """
-        tiles = math.prod(self._along(length) for length in size)
-        if tiles > MOST_TILES:
-            raise UsageError(
-                f"An image of {size[1]} x {size[0]} pixels has {tiles:,} tiles of {self.side} pixels.",
-                f"Choose larger tiles, or less overlap: at most {MOST_TILES:,} are run.",
-            )
+        tiles = self.num_tiles(size)
         return tiles + 1 if tiles > 1 else 1
-
-    def corners(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """(top, left) of every tile of an image of `size` (height, width), row by row, evenly spread.
-
-        A tile has `side` pixels in both directions, or the whole length of a shorter side of the image.
-        """
-        self.count(size)
-        rows, columns = (
-            np.linspace(0, max(length - self.side, 0), self._along(length)).round().astype(int).tolist()
-            for length in size
-        )
-        return list(product(rows, columns))
 
     def cut(self, image: np.ndarray, frame: Resize, size: tuple[int, int]) -> Iterator[PreparedView]:
         """The inputs of the network, of `size`: the whole image first, then each tile."""
@@ -116,11 +87,6 @@ class Tiles:
             cut |= (low <= start + margin) & (start > 0)
             cut |= (high >= start + self.side - margin) & (start + self.side < length)
         return cut
-
-    def _along(self, length: int) -> int:
-        """How many tiles cover a length."""
-        step = max(1, math.floor(self.side * (1 - self.overlap)))
-        return max(0, math.ceil((length - self.side) / step)) + 1
 
 
 def chosen_tiles(tile: int | None, overlap: float, merge_kind: MergeKind) -> Tiles | None:

@@ -122,48 +122,38 @@ def _count(dataset: Dataset) -> dict[str, int]:
     return dict(zip(dataset.names, counts.tolist()))
 
 
-def _weak(figures: TrainingFigures) -> tuple[float, float, list[str]]:
-    """The mean AP of the classes, their median number of training objects, and the weak classes, weakest first."""
+def _weak(figures: TrainingFigures, *, frequent: bool) -> tuple[list[str], str]:
+    """Weak classes, weakest first, with fewer training objects than the median or `frequent`; and their figures."""
     known = {
         name: ap
         for name, ap in figures.per_class.items()
         if ap != UNDEFINED and figures.val_objects.get(name, 0) >= FEWEST_OBJECTS
     }
     if len(known) < 2:
-        return 0.0, 0.0, []
-    mean = float(np.mean(list(known.values())))
-    median = float(np.median([figures.train_objects.get(name, 0) for name in known]))
-    return mean, median, sorted((n for n, ap in known.items() if ap <= mean - WEAK_CLASS), key=lambda n: known[n])
+        return [], ""
+    objects = {name: figures.train_objects.get(name, 0) for name in known}
+    mean, median = float(np.mean(list(known.values()))), float(np.median(list(objects.values())))
+    weak = sorted((name for name, ap in known.items() if ap <= mean - WEAK_CLASS), key=lambda name: known[name])
+    found = [name for name in weak if (objects[name] >= median) == frequent][:MOST_CLASSES]
+    listed = "; ".join(f"{name}: AP {known[name]:.3f}, {objects[name]} training objects" for name in found)
+    return found, f"{listed} (mean of the classes: AP {mean:.3f}, median {median:.0f} objects)"
 
 
 def _weak_classes(figures: TrainingFigures) -> Advice | None:
-    mean, median, weak = _weak(figures)
-    rare = [name for name in weak if figures.train_objects.get(name, 0) < median][:MOST_CLASSES]
+    rare, figure = _weak(figures, frequent=False)
     if not rare:
         return None
-    listed = "; ".join(
-        f"{name}: AP {figures.per_class[name]:.3f}, {figures.train_objects.get(name, 0)} training objects"
-        for name in rare
-    )
-    return Advice(
-        f"More training images with {_listed(rare)}",
-        f"{listed} (mean of the classes: AP {mean:.3f}, median {median:.0f} objects)",
-        "They are found worse than the other classes, and there are fewer of them to learn from.",
-    )
+    reason = "They are found worse than the other classes, and there are fewer of them to learn from."
+    return Advice(f"More training images with {_listed(rare)}", figure, reason)
 
 
 def _weak_labels(figures: TrainingFigures) -> Advice | None:
-    mean, median, weak = _weak(figures)
-    frequent = [name for name in weak if figures.train_objects.get(name, 0) >= median][:MOST_CLASSES]
+    frequent, figure = _weak(figures, frequent=True)
     if not frequent:
         return None
-    listed = "; ".join(
-        f"{name}: AP {figures.per_class[name]:.3f}, {figures.train_objects.get(name, 0)} training objects"
-        for name in frequent
-    )
     return Advice(
         f"Look at the labels of {_listed(frequent)}, and at what the confusion matrix shows of them",
-        f"{listed} (mean of the classes: AP {mean:.3f}, median {median:.0f} objects)",
+        figure,
         "There is no lack of examples, so their boxes are inconsistent, they look like another class, or are hard.",
     )
 

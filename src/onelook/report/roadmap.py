@@ -271,7 +271,7 @@ class RoadmapTable:
 
     def svg(self) -> str:
         """The speed-accuracy chart as SVG, like the first figures of the papers."""
-        return scatter_chart(self.points(), "ms an image", TITLES[self.measures[0]])
+        return scatter_chart(self.points(), "ms an image", f"{TITLES[self.measures[0]]} (per cent)")
 
     def write(self) -> None:
         """Writes table.csv, table.md, table.html, chart.svg and chart.png into the folder."""
@@ -281,7 +281,9 @@ class RoadmapTable:
         write_text(self.folder / "table.md", self.markdown())
         write_text(self.folder / "table.html", self.html())
         write_text(self.folder / "chart.svg", self.svg())
-        write_scatter_png(self.folder / "chart.png", self.points(), "ms an image", TITLES[self.measures[0]])
+        write_scatter_png(
+            self.folder / "chart.png", self.points(), "ms an image", f"{TITLES[self.measures[0]]} (per cent)"
+        )
 
 
 def _html_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

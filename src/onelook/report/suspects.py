@@ -6,6 +6,7 @@ Each file has the images with suspects, their annotations as they are, and what 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -91,8 +92,16 @@ def _label_studio(dataset: Dataset, found: _Suspects) -> str:
         prediction = {"model_version": "onelook", "score": max(one.score for one in suspects), "result": results}
         said = {MARK: [f"{one.detected}: {_said(one)}" for one in suspects]}
         own = shapes(dataset, row, Losses()) if dataset.labelled[row] else None
-        tasks.append(task(number, dataset.file_name(row), own, predictions=[prediction], meta=said))
+        tasks.append(task(number, _below(dataset, row), own, predictions=[prediction], meta=said))
     return json.dumps(tasks, ensure_ascii=False, indent=1)
+
+
+def _below(dataset: Dataset, row: int) -> str:
+    """The path of an image below the data set's folder; its name where it lies elsewhere."""
+    place = Path(str(dataset.described_by))
+    folder = place if place.is_dir() else place.parent
+    path = os.path.relpath(dataset.file(row), folder).replace(os.sep, "/")
+    return dataset.file_name(row) if path.startswith("../") else path
 
 
 _WRITERS: Mapping[str, Callable[[Dataset, _Suspects], str]] = {

@@ -63,7 +63,7 @@ def report_training(
             history,
             evaluation,
             training,
-            epochs=recipe.epochs,
+            epochs=round(float(history[-1]["epoch"])) if history else recipe.epochs,  # a budget may end earlier
             stopped_early=trained.reason == "patience",
             input_size=recipe.input_size,
             train_ap=train_ap,

@@ -15,7 +15,8 @@ from fastapi import APIRouter, Query, Request, Response
 from onelook.draw import draw_detections, encode_image, enlarge_small_image
 from onelook.errors import ImageError, UserError
 from onelook.ops.merge import MergeKind
-from onelook.predict.tiles import LARGEST, MERGE, MOST_OVERLAP, OVERLAP, SMALLEST, chosen_tiles
+from onelook.ops.tile_grid import LARGEST, MOST_OVERLAP, OVERLAP, SMALLEST
+from onelook.predict.tiles import MERGE, chosen_tiles
 from onelook.serving.batching import Job, JobResult
 from onelook.serving.schemas import DetectAnswer, ErrorAnswer, JsonImages, ModelsAnswer, ServedModelInfo
 from onelook.serving.sent_images import SentImage, decode, is_one_image, sent_images

@@ -28,7 +28,7 @@ from onelook.data.paths import other_spelling
 from onelook.data.split import Dataset
 from onelook.data.uncounted import uncounted_objects
 from onelook.devices import num_cores
-from onelook.draw import draw_detections, write_image
+from onelook.draw import draw_detections, enlarge_small_image, write_image
 from onelook.errors import DataError, ImageError
 from onelook.training.fit_anchors import MIN_ANCHOR_RECALL, anchor_recall
 from onelook.training.step_plan import StepPlan
@@ -362,10 +362,13 @@ def _positives(
 
 
 def draw_batch(images: np.ndarray, targets: Targets, names: Sequence[str], max_images: int = 16) -> np.ndarray:
-    """Draws a batch (B, 3, H, W), uint8 RGB, with its boxes as one image: a grid of cells of 480 pixels at most."""
+    """Draws a batch (B, 3, H, W), uint8 RGB, with its boxes as one image: a grid of cells.
+
+    A cell has 480 pixels at most; images below 256 are enlarged by a whole factor, so that names do not cover them.
+    """
     shown = min(len(images), max_images)
     columns = int(np.ceil(np.sqrt(shown)))
-    height, width = images.shape[-2:]
+    height, width = enlarge_small_image(images[0].transpose(1, 2, 0))[0].shape[:2] if shown else images.shape[-2:]
     step = max(1, -(-max(height, width) // 480))
     rows = []
     for row in range(-(-shown // columns)):
@@ -383,8 +386,8 @@ def _drawn(image: np.ndarray, targets: Targets, index: int, names: Sequence[str]
     valid = targets.valid[index].cpu().numpy()
     boxes = targets.boxes[index].cpu().numpy()[valid].astype(np.float32)
     labels = targets.labels[index].cpu().numpy()[valid]
-    image = np.ascontiguousarray(image)
-    return draw_detections(image, boxes, None, labels, [names[label] for label in labels])
+    enlarged, factor = enlarge_small_image(np.ascontiguousarray(image))
+    return draw_detections(enlarged, boxes * factor, None, labels, [names[label] for label in labels])
 
 
 def save_first_batch(path: Path, images: np.ndarray, targets: Targets, names: Sequence[str]) -> Path:

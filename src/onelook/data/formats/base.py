@@ -52,7 +52,7 @@ class Source:
     the name of the split.  names: the class names, None where only the annotations name them.  keypoint_values: how
     many numbers follow the box in a row of labels, 0 for outlines in place of boxes, None where it is not known.
     category_ids, category_extras: ids and further fields of `names`, where the files that describe the data set have
-    them.
+    them.  names_file: the file that lists the class names, where it is known.
     """
 
     format: Format
@@ -64,6 +64,7 @@ class Source:
     notes: tuple[str, ...] = ()
     category_ids: tuple[int, ...] | None = None
     category_extras: tuple[Mapping[str, Any], ...] = ()
+    names_file: Path | None = None
 
     def annotations_of(self, split: str) -> Path:
         """The annotation file of a split, in formats whose every split has one."""

@@ -192,20 +192,21 @@ class Collector:
         xs, ys = flat[::2], flat[1::2]
         self.box(row, name, (min(xs), min(ys), max(xs), max(ys)), outline=flat, **given)
 
-    def finish(self, root: Path, names: Iterable[str], notes: Sequence[str], progress: Progress) -> Arrays:
+    def finish(self, source: Source, names: Iterable[str], notes: Sequence[str], progress: Progress) -> Arrays:
         """The arrays and the meta of the split's index. names: all classes, in their order."""
         classes = tuple(names)
         label = {name: number for number, name in enumerate(classes)}
+        listed = source.names_file or source.root
         known = np.array([label.get(name, -1) for name in self.names], np.int64)
         own = np.array(self._labels, np.int64)
         labels = known[own] if len(own) else own
         for name in self.names:
             if name not in label:
                 message = f"The class '{name[:60]}' is not in the list of classes."
-                self.problems.error("unknown-category", message, "Add it to the list, or correct it.", file=str(root))
+                self.problems.error("unknown-category", message, "Add it to the list, or correct it.", file=str(listed))
         rows = np.array(self._objects.image_ids, np.int64)
         arrays = lay_out(self._images, self._objects, labels, rows, labels >= 0)
-        self._measure(arrays, root, progress)
+        self._measure(arrays, source.root, progress)
         _scale(arrays)
         return arrays, {"names": list(classes), "category_ids": list(range(len(classes))), "notes": list(notes)}
 
@@ -286,7 +287,7 @@ def read_collected(  # noqa: PLR0917  # the arguments of `Format.read`, and two 
             parse(source, other, quiet, progress)
             names |= set(quiet.names)
     classes = sorted(names) if source.names is None else source.names
-    return collector.finish(source.root, classes, (), progress)
+    return collector.finish(source, classes, (), progress)
 
 
 def _folder(source: Source, split: str) -> str:

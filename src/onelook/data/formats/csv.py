@@ -63,19 +63,20 @@ def _source(files: Sequence[Path], root: Path, described_by: Path) -> Source:
             if split in parts:
                 raise DataError(f"'{root}' has several files for the split '{split}'.", f"Give one, such as '{path}'.")
             parts[split] = Part(path)
-    return Source(CSV, root, described_by, named_splits(parts), _class_names(root))
+    names, file = _class_names(root)
+    return Source(CSV, root, described_by, named_splits(parts), names, names_file=file)
 
 
-def _class_names(root: Path) -> tuple[str, ...] | None:
-    """The classes of a file `class,number`, as RetinaNet has it; None where there is none."""
+def _class_names(root: Path) -> tuple[tuple[str, ...] | None, Path | None]:
+    """The classes of a file `class,number`, as RetinaNet has it, and the file; None where there is none."""
     for name in _CLASS_FILES:
         if not (root / name).is_file():
             continue
         rows = [row for _, row in csv_rows(root / name) if row]
         if rows and all(len(row) == 2 and row[1].strip().isdecimal() for row in rows):
             ordered = sorted(rows, key=lambda row: int(row[1].strip()[:9]))
-            return unique_names(tuple(row[0].strip() for row in ordered), root / name)
-    return None
+            return unique_names(tuple(row[0].strip() for row in ordered), root / name), root / name
+    return None, None
 
 
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:

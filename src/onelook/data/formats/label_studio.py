@@ -222,8 +222,8 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
 class LabelStudioWriter:
     """Writes `{split}.json`, tasks as Label Studio exports and imports them, beside `{split}/` with the images.
 
-    An image is named as a file below the folder that Label Studio serves (`/data/local-files/?d=`). Objects with one
-    outline become polygons.
+    An image is named by its path below the data set's folder, which Label Studio serves (`/data/local-files/?d=`).
+    Objects with one outline become polygons.
     """
 
     one_file_an_image = True  # it has none; but the images must be known as such by their endings
@@ -245,7 +245,7 @@ class LabelStudioWriter:
             for i, place in enumerate(places):
                 file.write(",\n" if i else "\n")
                 results = shapes(dataset, i, losses) if labelled[i] else None
-                file.write(json.dumps(task(i + 1, place.name, results), ensure_ascii=False))
+                file.write(json.dumps(task(i + 1, f"{place.folder}/{place.name}", results), ensure_ascii=False))
             file.write("\n]\n")
         self._used |= names_used(dataset)
 

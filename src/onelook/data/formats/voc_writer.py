@@ -13,10 +13,10 @@ from onelook.data.split import Dataset
 
 
 class VocWriter:
-    """Writes `JPEGImages`, `Annotations`, `ImageSets/Main/{split}.txt`, and the class names to `labels.txt`.
+    """Writes `JPEGImages`, `Annotations`, `ImageSets/Main/{split}.txt`, and the class names in two files.
 
-    Without `labels.txt` the order of the classes would be lost. Corners are the reader's plus 1; fractions of pixels
-    are written where there are any.
+    Without `labels.txt` the order of the classes would be lost; `labelmap.txt` is for other programs. Corners are the
+    reader's plus 1; fractions of pixels are written where there are any.
     """
 
     one_file_an_image = True
@@ -52,9 +52,13 @@ class VocWriter:
             losses.set("category ids (classes are numbered from 0)", len(dataset.names))
 
     def finish(self, out: Path, names: Sequence[str]) -> None:
-        """Writes the list of classes."""
-        if names:
-            (out / "labels.txt").write_text("".join(f"{printable(name)}\n" for name in names), encoding="utf-8")
+        """Writes the list of classes, and again as CVAT and Datumaro read it, unless a name has its separator."""
+        shown = [printable(name) for name in names]
+        if shown:
+            (out / "labels.txt").write_text("".join(f"{name}\n" for name in shown), encoding="utf-8")
+        if shown and not any(":" in name for name in shown):
+            rows = "".join(f"{name}:::\n" for name in shown)
+            (out / "labelmap.txt").write_text(f"# label:color_rgb:parts:actions\n{rows}", encoding="utf-8")
 
 
 def _annotation(dataset: Dataset, i: int, name: str, losses: Losses) -> str:
