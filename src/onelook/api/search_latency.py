@@ -47,7 +47,8 @@ FINALISTS, MORE_FINALISTS = 4, 12  # measured whole; the second number where the
 _CALIBRATED = 10  # random networks
 _WARM_UP, _RUNS, _LEAST_TIME = 2, 5, 0.01  # of one convolution: runs, and seconds that the runs take at least
 _MOST_RUNS = 200
-_TURNS = 5  # of whole networks, in alternation, with three runs each
+_LEAST_TURNS, _MOST_TURNS = 5, 60  # of whole networks, in alternation, with three runs each
+_TURNS_TIME = 0.6  # seconds that the turns of one network take at least: a small one needs many for its fastest run
 
 
 class LatencyMeter:
@@ -106,7 +107,10 @@ class LatencyMeter:
             def measured(done: float, total: float) -> None:
                 progress(len(structures) * (1 + done / total), 2 * len(structures), "measuring whole networks")
 
-            seconds = alternate(runs, _TURNS, warm_up=1, untimed=1, timed=2, progress=measured, clock=self._clock)
+            first = alternate(runs, 1, warm_up=1, clock=self._clock)
+            mean = sum(seconds for (seconds,) in first.values()) / len(first)
+            turns = min(max(_LEAST_TURNS, round(_TURNS_TIME / (3 * mean))), _MOST_TURNS)
+            seconds = alternate(runs, turns, warm_up=1, untimed=1, timed=2, progress=measured, clock=self._clock)
         return [min(seconds[str(place)]) for place in range(len(structures))]
 
     def _open(self, architecture: Architecture, path: Path) -> Runtime:
