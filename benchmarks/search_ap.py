@@ -21,11 +21,11 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from command import run_benchmark
-from distillation import RATES, SHORT
 from rich.console import Console
 from rich.table import Table
 
+from command import run_benchmark
+from distillation import RATES, SHORT
 from onelook.api.demo import BATCH, CLASSES, demo_scenes
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.search import search
@@ -168,7 +168,7 @@ def _structures(out: Path, like: str, size: int, evaluations: int) -> dict[str, 
     apart = max(seconds) / min(seconds) - 1
     if apart > MOST_APART:
         raise UserError(f"The latencies are {100 * apart:.1f} % apart.", "Run again, with less other work.")
-    return {name: _described(out, name, one, form, size, took) for (name, one), took in zip(chosen.items(), seconds)}
+    return {name: _described(out, name, one, meter, took) for (name, one), took in zip(chosen.items(), seconds)}
 
 
 def _silent(done: float, total: float, detail: str = "") -> None:
@@ -225,7 +225,8 @@ def _measure_again(meter: LatencyMeter, structures: list[Any], seconds: dict[Any
         seconds.setdefault(one, []).append(took)
 
 
-def _described(out: Path, name: str, structure: Any, form: Any, size: int, seconds: float) -> dict[str, Any]:
+def _described(out: Path, name: str, structure: Any, meter: LatencyMeter, seconds: float) -> dict[str, Any]:
+    form, size = meter.form, meter.size
     architecture = form.detector(structure, (size, size))
     write_model_file(out / f"{name}.yaml", ModelFile(name, form.name, architecture))
     parameters, gflops = model_costs(architecture, size)
@@ -247,9 +248,7 @@ def _run(folder: Path, model: Path, like: str, data: Path, *, size: int, epochs:
     last = folder / "last.json"
     if not last.exists():
         settings = (*SHORT, f"optimizer.lr_per_image={RATES[like]}", f"seed={seed}")
-        choice = RecipeChoice(
-            model=str(model), recipe=like, epochs=epochs, size=size, batch=BATCH, overrides=settings
-        )
+        choice = RecipeChoice(model=str(model), recipe=like, epochs=epochs, size=size, batch=BATCH, overrides=settings)
         resume = (folder / "state.pt").exists()
         result = train(None if resume else choice, data, out=folder, resume=resume, workers=0, device="cpu")
         if result.reason == "interrupted":

@@ -191,7 +191,7 @@ def test_the_command_line_searches_another_family(tmp_path, capsys, monkeypatch)
 
 def test_latency_is_predicted_for_a_backbone_that_joins_branches(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(LatencyMeter, "_torch_operator", lambda meter, operator: 1e-6 * operator.outputs)
+    monkeypatch.setattr(LatencyMeter, "operator_seconds", lambda meter, operator: 1e-6 * operator.outputs)
     for name in ("yolox-tiny", "yolov4", "yolov7-tiny"):
         form = search_form(name)
         meter = LatencyMeter(form, 64, "torch", 1)

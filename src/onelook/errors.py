@@ -115,7 +115,7 @@ _INSTALLED_AS = {
     "prometheus_client": "prometheus-client",
 }
 # Where one extra brings the packages of several.
-_EXTRA_OF_WORK = {"export": "onnx", "int8": "int8", "litert-export": "litert-export"}
+_EXTRA_OF_WORK = {"export": "onnx", "search": "export", "int8": "int8", "litert-export": "litert-export"}
 
 
 def install_command(extra: str = "") -> str:
