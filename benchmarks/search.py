@@ -34,6 +34,7 @@ from onelook.nas.state import SearchState
 from onelook.recipes.searches import search_form
 
 MODELS = ("damo-yolo-t", "damo-yolo-s", "damo-yolo-ns")
+RATED = ("damo-yolo-t", "yolox-tiny", "yolov4", "yolov7-tiny", "yolov7")  # forms whose evaluations a second are counted
 LIMIT = 300.0  # seconds of a search
 RANDOM = 30
 
@@ -45,9 +46,9 @@ def task_of(name: str, seed: int) -> Task:
     return Task(form.space(form.layers), Budgets(layers=form.layers, flops=own.flops), form.size[0], seed)
 
 
-def evaluations_a_second() -> float:
+def evaluations_a_second(name: str) -> float:
     """Children that are made, checked and scored a second of CPU time, once the population is full."""
-    task = task_of(MODELS[0], 0)
+    task = task_of(name, 0)
     members = initial_population(task).members
     for turn in range(3):
         members = evolve_part(task, members, turn, 0).members
@@ -78,7 +79,8 @@ def predict_latency(meter: LatencyMeter) -> None:
     meter.save()
     found = calibrate(sums, measured)
     print(
-        f"{runtime.name} {runtime.library}, {size} pixels, threads: {runtime.threads}, {len(structures)} random structures in the form of {form.name}: "
+        f"{runtime.name} {runtime.library}, {size} pixels, threads: {runtime.threads}, {runtime.hardware}; "
+        f"{len(structures)} random structures in the form of {form.name}: "
         f"{1e3 * min(measured):.1f} to {1e3 * max(measured):.1f} ms; rank correlation {found.correlation:.3f}, "
         f"largest error {100 * found.largest_error:.0f} %"
     )
@@ -98,7 +100,8 @@ def main() -> None:
         form = search_form(arguments.like)
         predict_latency(LatencyMeter(form, arguments.size, arguments.latency, arguments.threads, arguments.device))
         return
-    print(f"{evaluations_a_second():.0f} evaluations a second of CPU time", flush=True)
+    for name in RATED:
+        print(f"{name}: {evaluations_a_second(name):.0f} evaluations a second of CPU time", flush=True)
     for name in MODELS:
         wanted = score(search_form(name).structure)
         for seed in range(arguments.seeds):

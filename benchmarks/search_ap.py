@@ -28,7 +28,7 @@ from command import run_benchmark
 from distillation import RATES, SHORT
 from onelook.api.demo import BATCH, CLASSES, demo_scenes
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.search import search
+from onelook.api.search import RESULT, search
 from onelook.api.search_latency import LatencyMeter
 from onelook.api.search_session import model_costs
 from onelook.api.train import train
@@ -47,8 +47,8 @@ from onelook.reporter import PlainReporter
 METRICS = ("AP", "AP50", "AP75")
 MOST_APART = 0.03  # of the three latencies
 MEASURED = 8  # candidates that are measured whole
-# Rounds of measurements, each in alternation. Networks are built anew for each and the median counts, because one
-# network differs by some percent between two builds: by where its weights are in memory.
+# Rounds of measurements, each in alternation. Networks are built anew for each, and the median of the ratios counts:
+# one network differs by some percent between two builds, by where its weights are in memory.
 ROUNDS, VERIFIED = 5, 9
 DRAWN = 400  # random structures whose latency is predicted
 FACTORS = tuple(round(0.4 + 0.01 * place, 2) for place in range(121))  # of the published channels
@@ -139,32 +139,24 @@ def _structures(out: Path, like: str, size: int, evaluations: int) -> dict[str, 
     """Finds the three structures, writes their models, and returns their scores and costs."""
     form = search_form(like)
     meter = LatencyMeter(form, size, "torch", 1)
-    limit = median(meter.measure([form.structure], _silent)[0] for _ in range(ROUNDS))
-    print(f"{like} takes {1e3 * limit:.2f} ms: the budget of the search.", flush=True)
-    if not (out / "search" / "result.json").exists():
-        unfinished = (out / "search").exists()
-        if unfinished:
-            search(out=out / "search", resume=True, reporter=PlainReporter())
-        else:
-            search(
-                f"latency={1e3 * limit}ms",
-                like=like,
-                size=size,
-                threads=1,
-                evaluations=evaluations,
-                name="found",
-                out=out / "search",
-                reporter=PlainReporter(),
-            )
-    found = variant(str(out / "search" / "found.yaml")).architecture.backbone
+    folder = out / "search"
+    if not (folder / RESULT).exists() and folder.exists():
+        search(out=folder, resume=True, reporter=PlainReporter())
+    elif not folder.exists():
+        limit = median(meter.measure([form.structure], _silent)[0] for _ in range(ROUNDS))
+        print(f"{like} takes {1e3 * limit:.2f} ms: the budget of the search.", flush=True)
+        budget = f"latency={1e3 * limit}ms"
+        settings = {"like": like, "size": size, "threads": 1, "evaluations": evaluations, "name": "found"}
+        search(budget, **settings, out=folder, reporter=PlainReporter())  # type: ignore[arg-type]
+    found = variant(str(folder / "found.yaml")).architecture.backbone
     own = form.structure
     task = Task(form.space(form.layers), Budgets(layers=form.layers), size)
     random = random_structures(task, DRAWN, Random("search_ap"))
     chosen = _of_equal_latency(meter, found, {"published": _scalings(own), "random": random})
     again: dict[Any, list[float]] = {}
-    for _ in range(VERIFIED):
-        _measure_again(meter, list(chosen.values()), again)
-    seconds = [median(again[one]) for one in chosen.values()]
+    first = median(_measure_again(meter, list(chosen.values()), again) for _ in range(VERIFIED))
+    seconds = [first * median(again[one]) for one in chosen.values()]
+    print(*(f"{name} {1e3 * took:.2f} ms" for name, took in zip(chosen, seconds)), flush=True)
     apart = max(seconds) / min(seconds) - 1
     if apart > MOST_APART:
         raise UserError(f"The latencies are {100 * apart:.1f} % apart.", "Run again, with less other work.")
@@ -208,21 +200,24 @@ def _of_equal_latency(meter: LatencyMeter, found: Structure, others: dict[str, l
     wanted = fit.measured[0]  # measured, as the table may be wrong about `found`
     near = {name: sorted(many, key=lambda one: abs(model(one) - wanted))[:MEASURED] for name, many in others.items()}
     meter.save()
-    seconds: dict[Any, list[float]] = {}
+    relative: dict[Any, list[float]] = {}
     for _ in range(ROUNDS):  # half of the candidates stay in each round, the nearest ones
-        _measure_again(meter, [found, *(one for many in near.values() for one in many)], seconds)
+        _measure_again(meter, [found, *(one for many in near.values() for one in many)], relative)
         for name, many in near.items():
-            ordered = sorted(many, key=lambda one: abs(median(seconds[one]) - median(seconds[found])))
+            ordered = sorted(many, key=lambda one: abs(median(relative[one]) - 1))
             near[name] = ordered[: max(2, len(many) // 2)]
-    chosen = {"found": found} | {name: many[0] for name, many in near.items()}
-    print({name: f"{1e3 * median(seconds[one]):.2f} ms" for name, one in chosen.items()}, flush=True)
-    return chosen
+    return {"found": found} | {name: many[0] for name, many in near.items()}
 
 
-def _measure_again(meter: LatencyMeter, structures: list[Any], seconds: dict[Any, list[float]]) -> None:
-    """Builds the structures, measures them in alternation, and adds the seconds of each."""
-    for one, took in zip(structures, meter.measure(structures, _silent)):
-        seconds.setdefault(one, []).append(took)
+def _measure_again(meter: LatencyMeter, structures: list[Any], relative: dict[Any, list[float]]) -> float:
+    """Builds the structures and measures them in alternation; returns the seconds of the first one.
+
+    Added to `relative` is what each took, as a part of the first one's: other work on the machine lengthens both.
+    """
+    seconds = meter.measure(structures, _silent)
+    for one, took in zip(structures, seconds):
+        relative.setdefault(one, []).append(took / seconds[0])
+    return seconds[0]
 
 
 def _described(out: Path, name: str, structure: Any, meter: LatencyMeter, seconds: float) -> dict[str, Any]:
