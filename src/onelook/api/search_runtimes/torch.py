@@ -44,14 +44,16 @@ class MeasuredTorch(MeasuredRuntime):
         groups = inputs if depthwise else 1
         layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups)
         layer.weight.data = torch.from_numpy(random_kernel(operator))
+        layer.bias.data = torch.zeros(outputs)  # type: ignore[union-attr]
         layer = layer.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = torch.from_numpy(random_input(operator)).to(self.device, memory_format=torch.channels_last)
         activate = make_activation(activation)
 
-        def run() -> None:
+        def run() -> torch.Tensor:
             with torch.inference_mode():
-                for _ in range(self.repeats):
+                for _ in range(self.repeats - 1):
                     activate(layer(x))
+                return activate(layer(x))
 
         return run
 
