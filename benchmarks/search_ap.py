@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import mean, median, stdev
@@ -26,6 +28,8 @@ from rich.table import Table
 
 from command import run_benchmark
 from distillation import RATES, SHORT
+from onelook.api.alternation import alternate
+from onelook.api.bench import NoPostprocess, scene_images
 from onelook.api.demo import BATCH, CLASSES, demo_scenes
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.search import RESULT, search
@@ -47,9 +51,8 @@ from onelook.reporter import PlainReporter
 METRICS = ("AP", "AP50", "AP75")
 MOST_APART = 0.03  # of the three latencies
 MEASURED = 8  # candidates that are measured whole
-# Rounds of measurements, each in alternation. Networks are built anew for each, and the median of the ratios counts:
-# one network differs by some percent between two builds, by where its weights are in memory.
-ROUNDS, VERIFIED = 5, 9
+COPIES, TURNS = 12, 5  # of every network that is measured
+VERIFIED = 5  # measurements of the three
 DRAWN = 400  # random structures whose latency is predicted
 FACTORS = tuple(round(0.4 + 0.01 * place, 2) for place in range(121))  # of the published channels
 
@@ -143,7 +146,7 @@ def _structures(out: Path, like: str, size: int, evaluations: int) -> dict[str, 
     if not (folder / RESULT).exists() and folder.exists():
         search(out=folder, resume=True, reporter=PlainReporter())
     elif not folder.exists():
-        limit = median(meter.measure([form.structure], _silent)[0] for _ in range(ROUNDS))
+        limit = median(meter.measure([form.structure], _silent)[0] for _ in range(VERIFIED))
         print(f"{like} takes {1e3 * limit:.2f} ms: the budget of the search.", flush=True)
         budget = f"latency={1e3 * limit}ms"
         settings = {"like": like, "size": size, "threads": 1, "evaluations": evaluations, "name": "found"}
@@ -153,9 +156,9 @@ def _structures(out: Path, like: str, size: int, evaluations: int) -> dict[str, 
     task = Task(form.space(form.layers), Budgets(layers=form.layers), size)
     random = random_structures(task, DRAWN, Random("search_ap"))
     chosen = _of_equal_latency(meter, found, {"published": _scalings(own), "random": random})
-    again: dict[Any, list[float]] = {}
-    first = median(_measure_again(meter, list(chosen.values()), again) for _ in range(VERIFIED))
-    seconds = [first * median(again[one]) for one in chosen.values()]
+    turns = [_relative_seconds(meter, list(chosen.values())) for _ in range(VERIFIED)]
+    first = meter.measure([chosen["found"]], _silent)[0]
+    seconds = [first * median(ratios) for ratios in zip(*turns)]
     print(*(f"{name} {1e3 * took:.2f} ms" for name, took in zip(chosen, seconds)), flush=True)
     apart = max(seconds) / min(seconds) - 1
     if apart > MOST_APART:
@@ -200,24 +203,27 @@ def _of_equal_latency(meter: LatencyMeter, found: Structure, others: dict[str, l
     wanted = fit.measured[0]  # measured, as the table may be wrong about `found`
     near = {name: sorted(many, key=lambda one: abs(model(one) - wanted))[:MEASURED] for name, many in others.items()}
     meter.save()
-    relative: dict[Any, list[float]] = {}
-    for _ in range(ROUNDS):  # half of the candidates stay in each round, the nearest ones
-        _measure_again(meter, [found, *(one for many in near.values() for one in many)], relative)
-        for name, many in near.items():
-            ordered = sorted(many, key=lambda one: abs(median(relative[one]) - 1))
-            near[name] = ordered[: max(2, len(many) // 2)]
-    return {"found": found} | {name: many[0] for name, many in near.items()}
+    measured = [found, *(one for many in near.values() for one in many)]
+    relative = dict(zip(measured, _relative_seconds(meter, measured)))
+    return {"found": found} | {name: min(many, key=lambda one: abs(relative[one] - 1)) for name, many in near.items()}
 
 
-def _measure_again(meter: LatencyMeter, structures: list[Any], relative: dict[Any, list[float]]) -> float:
-    """Builds the structures and measures them in alternation; returns the seconds of the first one.
+def _relative_seconds(meter: LatencyMeter, structures: list[Any]) -> list[float]:
+    """What each structure's detector takes, as a part of the first one's: measured whole, in alternation.
 
-    Added to `relative` is what each took, as a part of the first one's: other work on the machine lengthens both.
+    Of each, several copies are measured, and the median of their fastest runs counts: one network differs by some
+    percent between two copies, by where its weights are in memory.
     """
-    seconds = meter.measure(structures, _silent)
-    for one, took in zip(structures, seconds):
-        relative.setdefault(one, []).append(took / seconds[0])
-    return seconds[0]
+    runs: dict[str, Callable[[], object]] = {}
+    for place, structure in enumerate(structures):
+        runtime = meter.runtime.detector(meter.form.detector(structure, (meter.size, meter.size)), Path())
+        batch = scene_images(runtime, 1)
+        for copy in range(COPIES):
+            runs[f"{place} {copy}"] = partial(deepcopy(runtime), batch, NoPostprocess())
+    seconds = alternate(runs, TURNS, warm_up=1, untimed=1, clock=meter.runtime.clock)
+    medians = [median(min(seconds[f"{place} {copy}"]) for copy in range(COPIES)) for place in range(len(structures))]
+    print("ms:", *(f"{1e3 * took:.2f}" for took in medians), flush=True)
+    return [took / medians[0] for took in medians]
 
 
 def _described(out: Path, name: str, structure: Any, meter: LatencyMeter, seconds: float) -> dict[str, Any]:

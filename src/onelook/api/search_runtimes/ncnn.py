@@ -41,7 +41,8 @@ class MeasuredNcnn(MeasuredFile):
             weights.write_bytes(_FLOAT32 + random_kernel(operator).tobytes() + bias.tobytes())
             if net.load_param(str(param)) != 0 or net.load_model(str(weights)) != 0:
                 raise RuntimeError(f"ncnn does not read a network of one convolution: {operator}")
-        x = ncnn.Mat(random_input(operator)[0]).clone()
+        pixels = random_input(operator)[0]
+        x = ncnn.Mat(pixels).clone()  # a Mat does not keep the array
 
         def run() -> object:
             extractor = net.create_extractor()
