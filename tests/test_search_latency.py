@@ -133,15 +133,3 @@ def test_neck_and_head_are_interpolated_between_channels_of_the_grid() -> None:
     below = replace(form.structure, stages=(stages[0], replace(stages[1], outputs=64), *stages[2:]))
     low, middle, high = (meter._neck_and_head_seconds(one) for one in (below, between, form.structure))
     assert middle == pytest.approx((low + high) / 2) and low < middle < high
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["torch", "onnx"])
-def test_real_measurements_are_positive(tmp_path: Path, monkeypatch, runtime: str) -> None:
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    form = search_form("damo-yolo-ns")
-    meter = LatencyMeter(form, 64, runtime, 1)  # type: ignore[arg-type]
-    assert meter.model()(form.structure) > 0
-    (seconds,) = meter.measure([form.structure], lambda done, total, detail="": None)
-    assert seconds > 0
