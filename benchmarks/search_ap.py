@@ -90,9 +90,9 @@ def compare(
     *,
     like: str = "damo-yolo-ns",
     size: int = 96,
-    evaluations: int = 12_000,
+    evaluations: int = 50_000,
     seeds: int = 3,
-    epochs: int = 8,
+    epochs: int = 7,
     images: int = 480,
 ) -> Compared:
     """Three backbones of equal measured latency: found, published and random.
