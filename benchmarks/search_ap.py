@@ -52,7 +52,8 @@ METRICS = ("AP", "AP50", "AP75")
 MOST_APART = 0.03  # of the three latencies
 MEASURED = 8  # candidates that are measured whole
 COPIES, TURNS = 12, 5  # of every network that is measured
-VERIFIED = 5  # measurements of the three
+NEAREST = 3  # of the candidates, which are measured again
+VERIFIED = 5  # measurements of these, and as many of the three that are chosen
 DRAWN = 400  # random structures whose latency is predicted
 FACTORS = tuple(round(0.4 + 0.01 * place, 2) for place in range(121))  # of the published channels
 
@@ -155,10 +156,12 @@ def _structures(out: Path, like: str, size: int, evaluations: int) -> dict[str, 
     own = form.structure
     task = Task(form.space(form.layers), Budgets(layers=form.layers), size)
     random = random_structures(task, DRAWN, Random("search_ap"))
-    chosen = _of_equal_latency(meter, found, {"published": _scalings(own), "random": random})
-    turns = [_relative_seconds(meter, list(chosen.values())) for _ in range(VERIFIED)]
+    picked = _of_equal_latency(meter, found, {"published": _scalings(own), "random": random})
+    chosen = {name: one for name, (one, _) in picked.items()}
+    again = zip(*(_relative_seconds(meter, list(chosen.values())) for _ in range(VERIFIED)))
+    turns = [[*earlier, *later] for (_, earlier), later in zip(picked.values(), again)]
     first = meter.measure([chosen["found"]], _silent)[0]
-    seconds = [first * median(ratios) for ratios in zip(*turns)]
+    seconds = [first * median(ratios) for ratios in turns]
     print(*(f"{name} {1e3 * took:.2f} ms" for name, took in zip(chosen, seconds)), flush=True)
     apart = max(seconds) / min(seconds) - 1
     if apart > MOST_APART:
@@ -194,7 +197,8 @@ def _scalings(structure: Structure) -> list[Any]:
 def _of_equal_latency(meter: LatencyMeter, found: Structure, others: dict[str, list[Any]]) -> dict[str, Any]:
     """`found`, and of each of the others the structure whose measured latency is nearest to that of `found`.
 
-    The table chooses which are measured; then all of these, and `found`, are measured in alternation.
+    The table chooses which are measured, in alternation with `found`; the nearest are measured again. With each of the
+    three comes what it took in these measurements, as parts of what `found` took.
     """
     model = meter.model()
     sample = [found, *others["published"][::16], *others["random"][:8]]
@@ -205,7 +209,16 @@ def _of_equal_latency(meter: LatencyMeter, found: Structure, others: dict[str, l
     meter.save()
     measured = [found, *(one for many in near.values() for one in many)]
     relative = dict(zip(measured, _relative_seconds(meter, measured)))
-    return {"found": found} | {name: min(many, key=lambda one: abs(relative[one] - 1)) for name, many in near.items()}
+
+    def nearest(many: list[Any]) -> list[Any]:
+        return sorted(many, key=lambda one: abs(relative[one] - 1))
+
+    near = {name: nearest(many)[:NEAREST] for name, many in near.items()}
+    measured = [found, *(one for many in near.values() for one in many)]
+    turns = [_relative_seconds(meter, measured) for _ in range(VERIFIED)]
+    relative = dict(zip(measured, map(median, zip(*turns))))
+    chosen = {"found": found} | {name: nearest(many)[0] for name, many in near.items()}
+    return {name: (one, [turn[measured.index(one)] for turn in turns]) for name, one in chosen.items()}
 
 
 def _relative_seconds(meter: LatencyMeter, structures: list[Any]) -> list[float]:

@@ -217,7 +217,7 @@ def _search_by_latency(task: Task, state: SearchState, folder: Path, reporter: R
     task = replace(task, latency=model)
     if not state.turn:
         state.members = initial_population(task).members
-    limit, finalists = task.budgets.seconds or 0.0, []
+    limit, finalists, evaluations = task.budgets.seconds or 0.0, [], settings["evaluations"] - state.evaluations
     for attempt in range(ATTEMPTS):
         if run_search(task, state, folder, workers=InProcess(), reporter=reporter):
             return _finish(task, state, folder, True, calibration=calibration)
@@ -231,7 +231,7 @@ def _search_by_latency(task: Task, state: SearchState, folder: Path, reporter: R
         kept = [(value, one) for value, one in state.members if task.allows(one)]
         state.members = kept or initial_population(task).members
         settings["calibration"] |= {"scale": model.scale, "rest": model.constant}
-        settings["evaluations"] = state.evaluations + settings["evaluations"] // ATTEMPTS
+        settings["evaluations"] = state.evaluations + max(evaluations, 1)
     within = [one for one in finalists if one.measured <= limit]
     if not within:
         reporter.warning("No finalist is within the budget as measured: the fastest of them is the result.")
