@@ -152,7 +152,8 @@ def _structures(out: Path, like: str, size: int, evaluations: int) -> dict[str, 
         budget = f"latency={1e3 * limit}ms"
         settings = {"like": like, "size": size, "threads": 1, "evaluations": evaluations, "name": "found"}
         search(budget, **settings, out=folder, reporter=PlainReporter())  # type: ignore[arg-type]
-    found = variant(str(folder / "found.yaml")).architecture.backbone
+    model: Any = variant(str(folder / "found.yaml")).architecture
+    found = model.backbone
     own = form.structure
     task = Task(form.space(form.layers), Budgets(layers=form.layers), size)
     random = random_structures(task, DRAWN, Random("search_ap"))
@@ -173,7 +174,7 @@ def _silent(done: float, total: float, detail: str = "") -> None:
     """Shows no progress."""
 
 
-def _scalings(structure: Structure) -> list[Any]:
+def _scalings(structure: Any) -> list[Any]:
     """The structure with all channels times a factor, in multiples of 8."""
 
     def times(channels: int, factor: float) -> int:
