@@ -51,9 +51,9 @@ from onelook.reporter import PlainReporter
 METRICS = ("AP", "AP50", "AP75")
 MOST_APART = 0.03  # of the three latencies
 MEASURED = 8  # candidates that are measured whole
-COPIES, TURNS = 12, 5  # of every network that is measured
+COPIES, TURNS = 12, 3  # of every network that is measured
 NEAREST = 3  # of the candidates, which are measured again
-VERIFIED = 5  # measurements of these, and as many of the three that are chosen
+REPEATED, VERIFIED = 10, 4  # measurements of these, and of the three that are chosen
 DRAWN = 400  # random structures whose latency is predicted
 FACTORS = tuple(round(0.4 + 0.01 * place, 2) for place in range(121))  # of the published channels
 
@@ -216,7 +216,7 @@ def _of_equal_latency(meter: LatencyMeter, found: Structure, others: dict[str, l
 
     near = {name: nearest(many)[:NEAREST] for name, many in near.items()}
     measured = [found, *(one for many in near.values() for one in many)]
-    turns = [_relative_seconds(meter, measured) for _ in range(VERIFIED)]
+    turns = [_relative_seconds(meter, measured) for _ in range(REPEATED)]
     relative = dict(zip(measured, map(median, zip(*turns))))
     chosen = {"found": found} | {name: nearest(many)[0] for name, many in near.items()}
     return {name: (one, [turn[measured.index(one)] for turn in turns]) for name, one in chosen.items()}
