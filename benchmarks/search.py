@@ -1,6 +1,6 @@
 """MAE-NAS: evaluations a second, seconds to the score of published backbones, and how well latency is predicted.
 
-    python benchmarks/search.py [--processes 2] [--seeds 3] [--latency torch]
+    python benchmarks/search.py [--processes 2] [--seeds 3] [--latency openvino --like damo-yolo-t --size 320]
 
 For T, S and Ns of DAMO-YOLO: the search has the budget of the published backbone's multiply-adds and layers, and ends
 when it reaches its score. Evaluations a second are those of one process, of its CPU time. --latency measures 30 random
@@ -14,6 +14,7 @@ import time
 from random import Random
 
 from onelook.api.search_latency import LatencyMeter
+from onelook.api.search_runtimes.runtimes import RUNTIMES
 from onelook.api.search_session import run_round
 from onelook.cluster.workers import InProcess, LocalPool
 from onelook.nas.cost import cost
@@ -33,6 +34,7 @@ from onelook.nas.state import SearchState
 from onelook.recipes.searches import search_form
 
 MODELS = ("damo-yolo-t", "damo-yolo-s", "damo-yolo-ns")
+RATED = ("damo-yolo-t", "yolox-tiny", "yolov4", "yolov7-tiny", "yolov7")  # forms whose evaluations a second are counted
 LIMIT = 300.0  # seconds of a search
 RANDOM = 30
 
@@ -44,9 +46,9 @@ def task_of(name: str, seed: int) -> Task:
     return Task(form.space(form.layers), Budgets(layers=form.layers, flops=own.flops), form.size[0], seed)
 
 
-def evaluations_a_second() -> float:
+def evaluations_a_second(name: str) -> float:
     """Children that are made, checked and scored a second of CPU time, once the population is full."""
-    task = task_of(MODELS[0], 0)
+    task = task_of(name, 0)
     members = initial_population(task).members
     for turn in range(3):
         members = evolve_part(task, members, turn, 0).members
@@ -67,17 +69,18 @@ def seconds_to(name: str, seed: int, processes: int) -> tuple[float, int, float]
     return time.perf_counter() - start, state.evaluations, state.members[0][0]
 
 
-def predict_latency(runtime: str, size: int) -> None:
+def predict_latency(meter: LatencyMeter) -> None:
     """Prints the correlation of predicted and measured ranks of random structures."""
-    form = search_form("damo-yolo-t")
-    meter = LatencyMeter(form, size, runtime, 1)  # type: ignore[arg-type]
+    form, size, runtime = meter.form, meter.size, meter.runtime
     structures = random_structures(Task(form.space(form.layers), Budgets(layers=form.layers), size), RANDOM, Random(0))
     model = meter.model()
     sums = [model.total(structure) for structure in structures]
     measured = meter.measure(structures, lambda done, total, detail="": None)
+    meter.save()
     found = calibrate(sums, measured)
     print(
-        f"{runtime}, {size} pixels, 1 thread, {len(structures)} random structures in the form of {form.name}: "
+        f"{runtime.name} {runtime.library}, {size} pixels, threads: {runtime.threads}, {runtime.hardware}; "
+        f"{len(structures)} random structures in the form of {form.name}: "
         f"{1e3 * min(measured):.1f} to {1e3 * max(measured):.1f} ms; rank correlation {found.correlation:.3f}, "
         f"largest error {100 * found.largest_error:.0f} %"
     )
@@ -87,13 +90,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--latency", choices=("torch", "onnx"))
+    parser.add_argument("--latency", choices=tuple(RUNTIMES))
+    parser.add_argument("--like", default="damo-yolo-t", help="form of the random structures of --latency")
+    parser.add_argument("--threads", type=int, default=1, help="of --latency")
+    parser.add_argument("--device", help="of --latency with torch: cuda")
     parser.add_argument("--size", type=int, default=320)
     arguments = parser.parse_args()
     if arguments.latency:
-        predict_latency(arguments.latency, arguments.size)
+        form = search_form(arguments.like)
+        predict_latency(LatencyMeter(form, arguments.size, arguments.latency, arguments.threads, arguments.device))
         return
-    print(f"{evaluations_a_second():.0f} evaluations a second of CPU time", flush=True)
+    for name in RATED:
+        print(f"{name}: {evaluations_a_second(name):.0f} evaluations a second of CPU time", flush=True)
     for name in MODELS:
         wanted = score(search_form(name).structure)
         for seed in range(arguments.seeds):

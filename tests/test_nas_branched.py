@@ -25,7 +25,7 @@ from onelook.nas.evolution import Budgets, Task, random_structures
 from onelook.nas.operators import backbone_operators
 from onelook.nas.score import entropies, score
 from onelook.nas.state import structure_of, structure_rows
-from onelook.nas.trace import traced
+from onelook.nas.trace import Trace, Walk, traced
 from onelook.networks.branched_structure import DarknetStage, DarknetStructure
 from onelook.networks.conv_shapes import conv_shapes
 from onelook.networks.deploy import deploy
@@ -105,15 +105,30 @@ def test_the_closed_form_is_the_deviation_of_the_built_network_s_features(name: 
 
 
 def test_the_variances_of_joined_branches_add_up() -> None:
-    from onelook.nas.trace import Trace
-
-    trace = Trace()
-    image = trace.image(12)
-    wide, deep = trace.conv(image, 16), trace.conv(trace.conv(image, 8), 8, 3)
-    joined = trace.conv(trace.join(wide, deep), 32)
+    walk = Walk()
+    image = walk.image(12)
+    wide, deep = walk.conv(image, 16), walk.conv(walk.conv(image, 8), 8, 3)
+    joined = walk.conv(walk.join(wide, deep), 32)
     variance = 16 * 12 + 8 * (12 * 8 * 9)
     assert joined.entropy == pytest.approx(0.5 * torch.tensor(variance).log().item() + torch.tensor(32).log().item())
-    assert joined.layers == 3 and len(trace.convolutions) == 4
+    assert joined.layers == 3 and len(walk.convolutions) == 4
+
+
+def test_sections_follow_one_another() -> None:
+    """Of two sections in a row, the second's deviations and layers are added to the first's."""
+    first, second = Walk(), Walk()
+    trace = Trace()
+    between = trace.add(first.section(first.end_level(first.conv(first.image(12, 16), 8, 3))))
+    branches = second.image(8, 16)
+    end = second.conv(second.join(second.conv(branches, 8, 3, 2), second.conv(second.pool(branches), 16)), 24)
+    outputs = trace.add(second.section(second.end_level(end)))
+    whole = Walk()
+    x = whole.conv(whole.image(12, 16), 8, 3)
+    direct = whole.conv(whole.join(whole.conv(x, 8, 3, 2), whole.conv(whole.pool(x), 16)), 24)
+    assert outputs.entropy == pytest.approx(direct.entropy) and outputs.layers == direct.layers == 3
+    assert between.layers == 1 and trace.levels.keys() == {2, 4}
+    assert list(trace.convolutions) == whole.convolutions
+    assert trace.parameters == whole.section(direct).parameters and trace.flops == whole.section(direct).flops
 
 
 @settings(max_examples=60, deadline=None)
@@ -191,7 +206,7 @@ def test_the_command_line_searches_another_family(tmp_path, capsys, monkeypatch)
 
 def test_latency_is_predicted_for_a_backbone_that_joins_branches(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(LatencyMeter, "_torch_operator", lambda meter, operator: 1e-6 * operator.outputs)
+    monkeypatch.setattr(LatencyMeter, "operator_seconds", lambda meter, operator: 1e-6 * operator.outputs)
     for name in ("yolox-tiny", "yolov4", "yolov7-tiny"):
         form = search_form(name)
         meter = LatencyMeter(form, 64, "torch", 1)

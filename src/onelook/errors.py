@@ -115,8 +115,13 @@ _INSTALLED_AS = {
     "prometheus_client": "prometheus-client",
 }
 # Where one extra brings the packages of several.
-_EXTRA_OF_WORK = {"export": "onnx", "int8": "int8", "tune": "tune", "litert-export": "litert-export"}
-
+_EXTRA_OF_WORK = {
+    "export": "onnx",
+    "search": "export",
+    "int8": "int8",
+    "tune": "tune",
+    "litert-export": "litert-export",
+}
 
 IN_SOURCE = " (in the folder of Onelook's source)"  # ends an install command that is for there
 

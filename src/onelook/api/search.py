@@ -17,10 +17,10 @@ from onelook.api.search_latency import (
     MORE_FINALISTS,
     Finalist,
     LatencyMeter,
-    SearchRuntime,
     calibrated,
     measured_finalists,
 )
+from onelook.api.search_runtimes.runtimes import SearchRuntime
 from onelook.api.search_session import MOST_PROCESSES, model_costs, run_search
 from onelook.cluster.place import parse_place
 from onelook.cluster.ray_workers import workers_at
@@ -132,6 +132,7 @@ def search(
     size: int | None = None,
     runtime: SearchRuntime | None = None,
     threads: int | None = None,
+    device: str | None = None,
     evaluations: int | None = None,
     processes: int | None = None,
     seed: int | None = None,
@@ -146,9 +147,10 @@ def search(
 
     budget: upper limits, separated by commas, such as "flops=4G,layers=20" or "parameters=2M"; or the cost of a
     published model, "flops=damo-yolo-t". They count the backbone alone, one a multiply-add; layers are those of `like`
-    unless given. "latency=12ms" is of the whole detector for one image on the CPU of this machine, without choosing
-    boxes: predicted from measured convolutions, and measured for the finalists. Only a resumed search has no budget.
-    runtime: what measures latency; None is "torch".  threads: of it; None is one a core.
+    unless given. "latency=12ms" is of the whole detector for one image on this machine, without choosing boxes:
+    predicted from measured convolutions, and measured for the finalists. Only a resumed search has no budget.
+    runtime: what measures latency; None is "torch".  threads: of it; None is one a core.  device: "cuda", "cuda:1",
+    "mps" for a GPU, with the runtime torch only; None is the CPU.
     family, like: the found detector has the blocks, stem, neck and head of the variant `like`; None is damo-yolo-t,
     yolox-tiny, yolov4 or yolov7-tiny.  size: side of the input in pixels; None is that of `like`.
     evaluations: structures to try, earlier ones of the search included; None is 100,000.  processes: how many compute;
@@ -170,7 +172,7 @@ def search(
         raise UsageError("processes are those of this machine.", "Leave it away, or give on='ray,workers=4'.")
     folder = run_folder(out, resume, f"search-{like or family}")
     given = {"budget": budget or None, "like": like, "size": size, "seed": seed, "name": name}
-    given |= {"runtime": runtime, "threads": threads}
+    given |= {"runtime": runtime, "threads": threads, "device": device}
     if resume:
         if refused := [key for key, value in given.items() if value is not None]:
             raise UsageError("A resumed search keeps its settings.", f"Leave away: {', '.join(refused)}.")
@@ -182,8 +184,10 @@ def search(
         state.settings["evaluations"] = evaluations
     started = time.monotonic()
     if task.budgets.seconds is None:
-        if runtime is not None or threads is not None:
-            raise UsageError("runtime and threads are for a budget of latency.", "Leave them away, or add latency=...")
+        if runtime is not None or threads is not None or device is not None:
+            raise UsageError(
+                "runtime, threads and device are for a budget of latency.", "Leave them away, or add latency=..."
+            )
         local = InProcess() if processes in (None, 1) else LocalPool(processes)
         with workers_at(place, local, reporter, device="cpu") as workers:
             interrupted = run_search(task, state, folder, workers=workers, reporter=reporter)
@@ -202,7 +206,9 @@ def _search_by_latency(task: Task, state: SearchState, folder: Path, reporter: R
     Where none of them is within the budget, the predictions are corrected and the search continues.
     """
     settings = state.settings
-    meter = LatencyMeter(search_form(settings["like"]), task.size, settings["runtime"], settings["threads"])
+    meter = LatencyMeter(
+        search_form(settings["like"]), task.size, settings["runtime"], settings["threads"], settings.get("device")
+    )
     model = meter.model()
     if "calibration" not in settings:
         settings["calibration"] = asdict(calibrated(meter, task, reporter))
@@ -211,7 +217,7 @@ def _search_by_latency(task: Task, state: SearchState, folder: Path, reporter: R
     task = replace(task, latency=model)
     if not state.turn:
         state.members = initial_population(task).members
-    limit, finalists = task.budgets.seconds or 0.0, []
+    limit, finalists, evaluations = task.budgets.seconds or 0.0, [], settings["evaluations"] - state.evaluations
     for attempt in range(ATTEMPTS):
         if run_search(task, state, folder, workers=InProcess(), reporter=reporter):
             return _finish(task, state, folder, True, calibration=calibration)
@@ -225,7 +231,7 @@ def _search_by_latency(task: Task, state: SearchState, folder: Path, reporter: R
         kept = [(value, one) for value, one in state.members if task.allows(one)]
         state.members = kept or initial_population(task).members
         settings["calibration"] |= {"scale": model.scale, "rest": model.constant}
-        settings["evaluations"] = state.evaluations + settings["evaluations"] // ATTEMPTS
+        settings["evaluations"] = state.evaluations + max(evaluations, 1)
     within = [one for one in finalists if one.measured <= limit]
     if not within:
         reporter.warning("No finalist is within the budget as measured: the fastest of them is the result.")
@@ -259,6 +265,7 @@ def _new_state(folder: Path, like: str, given: dict[str, Any], evaluations: int 
         "evaluations": evaluations or EVALUATIONS,
         "runtime": given["runtime"] or "torch",
         "threads": given["threads"],
+        "device": given["device"],
     }
     task = _task(settings)
     return SearchState(settings, members=initial_population(task).members), task

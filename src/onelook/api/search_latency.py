@@ -13,63 +13,51 @@ from math import prod
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from time import perf_counter, thread_time
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from onelook.api.alternation import alternate
 from onelook.api.bench import NoPostprocess, scene_images
-from onelook.devices import num_cores, processor_name
-from onelook.errors import missing_package
-from onelook.exporting.onnx import export_onnx
+from onelook.api.search_runtimes.runtimes import RUNTIMES, SearchRuntime
+from onelook.devices import num_cores
 from onelook.files import write_text
-from onelook.layers.conv import make_activation
 from onelook.nas.evolution import Task, random_structures
 from onelook.nas.latency import Calibration, LatencyModel, OperatorTable, calibrate, neighbours
 from onelook.nas.operators import Operator
 from onelook.networks.branched_structure import AnyStructure
-from onelook.networks.build import build
 from onelook.networks.conv_shapes import conv_shapes
 from onelook.networks.deploy import deploy_in_place
-from onelook.networks.detector import Architecture
 from onelook.predict.runtime import Runtime
-from onelook.predict.runtimes.onnx import OnnxRuntime
-from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.recipes.search_forms import SearchForm
 from onelook.reporter import Progress, Reporter
-
-SearchRuntime = Literal["torch", "onnx"]
 
 FINALISTS, MORE_FINALISTS = 4, 12  # measured whole; the second number where the table is not reliable
 _CALIBRATED = 10  # random networks
 _WARM_UP, _RUNS, _LEAST_TIME = 2, 5, 0.01  # of one convolution: runs, and seconds that the runs take at least
 _MOST_RUNS = 200
-_TURNS = 5  # of whole networks, in alternation, with three runs each
+_LEAST_TURNS, _MOST_TURNS = 5, 60  # of whole networks, in alternation, with three runs each
+_TURNS_TIME = 0.6  # seconds that the turns of one network take at least: a small one needs many for its fastest run
 
 
 class LatencyMeter:
-    """Measures on the CPU of this machine with one runtime and a number of threads.
+    """Measures on this machine, in one runtime.
 
     A time is that of the fastest run: what the network takes when nothing else is computed. With one thread it is the
     time of the processor, which does not count while other programs run.  form, size: of the measured detectors.
+    device: of the runtime; None is the CPU.  threads: of the CPU; None is one a core.
     """
 
-    def __init__(self, form: SearchForm, size: int, runtime: SearchRuntime, threads: int | None) -> None:
-        self.form, self.size, self.runtime = form, size, runtime
-        self.threads = threads or num_cores()
-        self._clock = thread_time if self.threads == 1 else perf_counter
+    def __init__(
+        self, form: SearchForm, size: int, runtime: SearchRuntime, threads: int | None, device: str | None = None
+    ) -> None:
+        self.form, self.size = form, size
+        self.runtime = one = RUNTIMES[runtime](threads or num_cores(), device)
         self.activation = form.structure.activation
-        if runtime == "torch":
-            torch.set_num_threads(self.threads)
-            version, one = str(torch.__version__), self._torch_operator
-        else:
-            version, one = _onnx_version(), self._onnx_operator
-        self._described = {"processor": processor_name(), "runtime": f"{runtime} {version}", "threads": self.threads}
+        self._described = {"processor": one.hardware, "runtime": f"{runtime} {one.library}", "threads": one.threads}
         self.path = _cache_folder() / "operators" / (_plain(" ".join(map(str, self._described.values()))) + ".json")
-        self.table = OperatorTable(one, self._read())
+        self.table = OperatorTable(self.operator_seconds, self._read())
         self._rest: dict[tuple[int, ...], float] = {}
 
     def model(self) -> LatencyModel:
@@ -100,21 +88,23 @@ class LatencyMeter:
             runs: dict[str, Callable[[], object]] = {}
             for place, structure in enumerate(structures):
                 architecture = self.form.detector(structure, (self.size, self.size))
-                runs[str(place)] = _run_of(self._open(architecture, Path(folder) / f"{place}.onnx"))
+                runs[str(place)] = _run_of(self.runtime.detector(architecture, Path(folder) / str(place)))
                 progress(place + 1, 2 * len(structures), "building whole networks")
 
             def measured(done: float, total: float) -> None:
                 progress(len(structures) * (1 + done / total), 2 * len(structures), "measuring whole networks")
 
-            seconds = alternate(runs, _TURNS, warm_up=1, untimed=1, timed=2, progress=measured, clock=self._clock)
+            clock, wait = self.runtime.clock, self.runtime.wait
+            first = alternate(runs, 1, warm_up=1, wait=wait, clock=clock)
+            mean = sum(seconds for (seconds,) in first.values()) / len(first)
+            turns = min(max(_LEAST_TURNS, round(_TURNS_TIME / (3 * mean))), _MOST_TURNS)
+            seconds = alternate(runs, turns, warm_up=1, untimed=1, timed=2, wait=wait, progress=measured, clock=clock)
         return [min(seconds[str(place)]) for place in range(len(structures))]
 
-    def _open(self, architecture: Architecture, path: Path) -> Runtime:
-        detector = build(architecture)
-        if self.runtime == "torch":
-            return TorchRuntime(detector, "cpu", in_place=True)
-        export_onnx(detector, path)
-        return OnnxRuntime(path, threads=self.threads)
+    def operator_seconds(self, operator: Operator) -> float:
+        """Seconds of one convolution and its activation, measured."""
+        run = self.runtime.convolution(operator, self.activation)
+        return _fastest(run, self.runtime.clock, self.runtime.wait) / self.runtime.repeats
 
     def _neck_and_head_seconds(self, structure: AnyStructure) -> float:
         """The sum over the convolutions of neck and head behind a backbone, which depend on its last channels only.
@@ -141,26 +131,6 @@ class LatencyMeter:
             shapes = conv_shapes(_NeckAndHead(detector), pyramid)
             self._rest[channels] = self.table.total(Operator(*shape) for shape in shapes)
         return self._rest[channels]
-
-    def _torch_operator(self, operator: Operator) -> float:
-        kernel, stride, inputs, outputs, side, depthwise = operator
-        groups = inputs if depthwise else 1
-        layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups)
-        layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        x = torch.rand(1, inputs, side, side).contiguous(memory_format=torch.channels_last)
-        activate = make_activation(self.activation)
-        with torch.inference_mode():
-            return _fastest(lambda: activate(layer(x)), self._clock)
-
-    def _onnx_operator(self, operator: Operator) -> float:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        model = _onnx_convolution(operator, self.activation)
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        x = np.random.default_rng(0).random((1, operator.inputs, operator.side, operator.side), np.float32)
-        return _fastest(lambda: session.run(None, {"x": x}), self._clock)
 
 
 def calibrated(meter: LatencyMeter, task: Task, reporter: Reporter) -> Calibration:
@@ -230,64 +200,19 @@ def _run_of(runtime: Runtime) -> Callable[[], object]:
     return lambda: runtime(batch, NoPostprocess())
 
 
-def _fastest(run: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Seconds of the fastest run."""
+def _fastest(run: Callable[[], object], clock: Callable[[], float], wait: Callable[[], None]) -> float:
+    """Seconds of the fastest run. wait: returns when the device has finished."""
     for _ in range(_WARM_UP):
         run()
+    wait()
     best, total, count = float("inf"), 0.0, 0
     while count < _RUNS or (total < _LEAST_TIME and count < _MOST_RUNS):
         start = clock()
         run()
+        wait()
         seconds = clock() - start
         best, total, count = min(best, seconds), total + seconds, count + 1
     return best
-
-
-def _onnx_version() -> str:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "Searching with the runtime 'onnx'", work="export") from error
-    return str(onnxruntime.__version__)
-
-
-_ONNX_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "relu": ("Relu", {}),
-    "leaky_relu": ("LeakyRelu", {"alpha": 0.1}),
-    "mish": ("Mish", {}),
-}
-
-
-def _onnx_convolution(operator: Operator, activation: str) -> bytes:
-    """An ONNX model of one convolution and its activation."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    kernel, stride, inputs, outputs, side, depthwise = operator
-    groups = inputs if depthwise else 1
-    rng = np.random.default_rng(0)
-    weight = rng.random((outputs, inputs // groups, kernel, kernel), np.float32) / (inputs * kernel**2)
-    pads = [(kernel - 1) // 2] * 4
-    settings: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": pads, "group": groups}
-    nodes = [helper.make_node("Conv", ["x", "weight", "bias"], ["convolved"], **settings)]
-    if activation in _ONNX_ACTIVATIONS:
-        name, attributes = _ONNX_ACTIVATIONS[activation]
-        nodes.append(helper.make_node(name, ["convolved"], ["y"], **attributes))
-    else:
-        nodes.append(helper.make_node("Sigmoid", ["convolved"], ["gate"]))
-        nodes.append(helper.make_node("Mul", ["convolved", "gate"], ["y"]))
-    graph = helper.make_graph(
-        nodes,
-        "convolution",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, inputs, side, side])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, outputs, side // stride, side // stride])],
-        [
-            numpy_helper.from_array(weight, "weight"),
-            numpy_helper.from_array(np.zeros(outputs, np.float32), "bias"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return bytes(model.SerializeToString())
 
 
 def _cache_folder() -> Path:

@@ -16,8 +16,9 @@ def search(
     family: str = "damo-yolo",
     like: str | None = None,
     size: int | None = None,
-    runtime: Literal["torch", "onnx"] | None = None,
+    runtime: Literal["torch", "onnx", "openvino", "ncnn"] | None = None,
     threads: int | None = None,
+    device: str | None = None,
     evaluations: int | None = None,
     processes: int | None = None,
     seed: int | None = None,
@@ -35,19 +36,20 @@ def search(
     Examples:
         onelook search --budget flops=damo-yolo-t
         onelook search --like damo-yolo-ns --budget flops=0.4G,parameters=1M --size 416 --name pocket
-        onelook search --budget latency=60ms --size 416 --runtime onnx --threads 2
+        onelook search --budget latency=60ms --size 416 --runtime openvino --threads 2
         onelook search --family yolox --budget flops=yolox-tiny --size 416
         onelook search --resume --out runs/search-damo-yolo --evaluations 1000000
 
     Args:
         budget: Upper limits of the backbone, with commas between: flops=4G (multiply-adds), parameters=2M, layers=20;
-            or the cost of a model, flops=damo-yolo-t. latency=12ms is of the whole detector on this machine's CPU.
+            or the cost of a model, flops=damo-yolo-t. latency=12ms is of the whole detector on this machine.
         family: Family of detectors: damo-yolo, yolox, yolov4 or yolov7.
         like: Model whose blocks, stem, neck and head the found one has; unless given damo-yolo-t, yolox-tiny, yolov4
             or yolov7-tiny.
         size: Side of the network's input in pixels; that of --like unless given.
-        runtime: What measures latency: torch (unless given) or onnx.
+        runtime: What measures latency: torch (unless given), onnx, openvino or ncnn.
         threads: Threads of that; one a core unless given.
+        device: A GPU that measures latency with --runtime torch: cuda, cuda:1 or mps; the CPU unless given.
         evaluations: Structures to try, those of earlier sessions included; 100,000 unless given.
         processes: How many processes compute; the result does not depend on it.
         seed: Of the search; 0 unless given.
@@ -65,6 +67,7 @@ def search(
         size=size,
         runtime=runtime,
         threads=threads,
+        device=device,
         evaluations=evaluations,
         processes=processes,
         seed=seed,

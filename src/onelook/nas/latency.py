@@ -31,9 +31,16 @@ class OperatorTable:
     measure: Callable[[Operator], float]
     known: dict[Operator, float] = field(default_factory=dict)
     added: int = 0
+    _interpolated: dict[Operator, float] = field(default_factory=dict)
 
     def seconds(self, operator: Operator) -> float:
         """The seconds of a convolution, interpolated between channels of the grid."""
+        found = self._interpolated.get(operator)
+        if found is None:
+            found = self._interpolated[operator] = self._interpolate(operator)
+        return found
+
+    def _interpolate(self, operator: Operator) -> float:
         if operator.depthwise:
             return sum(
                 share * self._measured(operator._replace(inputs=channels, outputs=channels))

@@ -6,15 +6,27 @@ convolution that reads c_i channels of variance v_i, for every branch i, has out
 In a chain there is one branch, and that is the closed form of DAMO-YOLO.
 
 Not linear, and therefore not covered, is max-pooling: it is walked through as if it changed nothing.
+
+Between its stages such a backbone has one branch. So what a stage adds depends on its own settings and the channels
+before it alone: a stage is walked through once, with inputs of variance 1, and kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import exp, log
 from typing import NamedTuple
 
-from onelook.networks.branched_structure import DarknetStructure, ElanStage, ElanStructure
+from onelook.networks.branched_structure import (
+    FOCUS_KINDS,
+    DarknetKind,
+    DarknetStage,
+    DarknetStructure,
+    Downsample,
+    ElanStem,
+    ElanStructure,
+)
 
 IMAGE_SIDE = 32  # pixels of the image of a trace: the features of stride 32 have one
 
@@ -58,8 +70,67 @@ class Convolution(NamedTuple):
     depthwise: bool = False
 
 
+class Section(NamedTuple):
+    """A stage of a backbone, or its stem, walked through with inputs of variance 1 that no convolution has made.
+
+    outputs: what it passes on, of one branch.  levels: the last features of the resolutions that end in it, by stride.
+    parameters: of all convolutions, with two numbers a channel for the normalisation behind each.  flops: one a
+    multiply-add; normalisation counts two an output, activations and sums one, pooling none.
+    """
+
+    convolutions: tuple[Convolution, ...]
+    outputs: Features
+    levels: tuple[tuple[int, Features], ...]
+    parameters: int
+    flops: float
+
+
 class Trace:
-    """What was met on the way: convolutions, additions of shortcuts, and the last features of every resolution."""
+    """A whole backbone: its sections in order, and the last features of every resolution by their stride."""
+
+    def __init__(self) -> None:
+        self.sections: list[Section] = []
+        self.levels: dict[int, Features] = {}
+        self._deviation, self._layers = 0.0, 0
+
+    def add(self, section: Section) -> Features:
+        """Appends a section; returns what it passes on."""
+        for stride, features in section.levels:
+            self.levels[stride] = self._behind(features)
+        outputs = self._behind(section.outputs)
+        ((_, self._deviation),), self._layers = outputs.parts, outputs.layers
+        self.sections.append(section)
+        return outputs
+
+    def _behind(self, features: Features) -> Features:
+        """Features of a section, behind the sections so far."""
+        parts, side, layers = features
+        moved = tuple(Part(channels, value + self._deviation) for channels, value in parts)
+        return Features(moved, side, layers + self._layers)
+
+    @property
+    def convolutions(self) -> Iterator[Convolution]:
+        """In the order of their execution."""
+        return (one for section in self.sections for one in section.convolutions)
+
+    @property
+    def entropies(self) -> tuple[float, ...]:
+        """Of the last features of stride 2, 4, 8, 16 and 32."""
+        return tuple(self.levels[stride].entropy for stride in (2, 4, 8, 16, 32))
+
+    @property
+    def parameters(self) -> int:
+        """Of all sections."""
+        return sum(section.parameters for section in self.sections)
+
+    @property
+    def flops(self) -> float:
+        """Of all sections, for an image of `IMAGE_SIDE` pixels."""
+        return sum(section.flops for section in self.sections)
+
+
+class Walk:
+    """Walks through the layers of a section: notes convolutions, sums of shortcuts, and the ends of resolutions."""
 
     def __init__(self) -> None:
         self.convolutions: list[Convolution] = []
@@ -109,22 +180,13 @@ class Trace:
         self.levels[IMAGE_SIDE // x.side] = x
         return x
 
-    @property
-    def entropies(self) -> tuple[float, ...]:
-        """Of the last features of stride 2, 4, 8, 16 and 32."""
-        return tuple(self.levels[stride].entropy for stride in (2, 4, 8, 16, 32))
-
-    @property
-    def parameters(self) -> int:
-        """Of all convolutions, with two numbers a channel for the normalisation behind each."""
-        return sum(_weights(one) + 2 * one.outputs for one in self.convolutions)
-
-    @property
-    def flops(self) -> float:
-        """One a multiply-add; normalisation counts two an output, activations and sums one, pooling none."""
-        return self.added + sum(
+    def section(self, outputs: Features) -> Section:
+        """The section that ends with these features."""
+        parameters = sum(_weights(one) + 2 * one.outputs for one in self.convolutions)
+        flops = self.added + sum(
             (one.side // one.stride) ** 2 * (_weights(one) + 3 * one.outputs) for one in self.convolutions
         )
+        return Section(tuple(self.convolutions), outputs, tuple(self.levels.items()), parameters, flops)
 
 
 def _weights(one: Convolution) -> int:
@@ -134,77 +196,94 @@ def _weights(one: Convolution) -> int:
 @lru_cache(maxsize=2**14)
 def traced(structure: DarknetStructure | ElanStructure) -> Trace:
     """The trace of a backbone for an image of `IMAGE_SIDE` pixels."""
-    trace = Trace()
     if isinstance(structure, DarknetStructure):
-        _darknet(trace, structure)
-    else:
-        _elan(trace, structure)
+        return _traced_darknet(structure)
+    return _traced_elan(structure)
+
+
+def _traced_darknet(structure: DarknetStructure) -> Trace:
+    trace, kind = Trace(), structure.kind
+    x = trace.add(_darknet_stem(structure.stem, focus=structure.focus))
+    last = len(structure.stages) - 1
+    for place, stage in enumerate(structure.stages):
+        x = trace.add(_darknet_stage(kind, stage, x.channels, x.side, first=place == 0, last=place == last))
     return trace
 
 
-def _darknet(trace: Trace, structure: DarknetStructure) -> None:
-    separable = structure.kind == "separable"
+@lru_cache(maxsize=2**10)
+def _darknet_stem(outputs: int, *, focus: bool) -> Section:
+    walk = Walk()
+    if focus:
+        return walk.section(walk.end_level(walk.conv(walk.image(12, IMAGE_SIDE // 2), outputs, 3)))
+    return walk.section(walk.conv(walk.image(), outputs, 3))
+
+
+@lru_cache(maxsize=2**16)
+def _darknet_stage(
+    kind: DarknetKind, stage: DarknetStage, inputs: int, side: int, *, first: bool, last: bool
+) -> Section:
+    walk, focus = Walk(), kind in FOCUS_KINDS
 
     def spatial(x: Features, outputs: int, stride: int = 1) -> Features:
-        if separable:
-            return trace.conv(trace.depthwise(x, 3, stride), outputs)
-        return trace.conv(x, outputs, 3, stride)
+        if kind == "separable":
+            return walk.conv(walk.depthwise(x, 3, stride), outputs)
+        return walk.conv(x, outputs, 3, stride)
 
-    if structure.focus:
-        x = trace.end_level(trace.conv(trace.image(12, IMAGE_SIDE // 2), structure.stem, 3))
+    x = spatial(walk.image(inputs, side), stage.outputs, 2)
+    whole = first and not focus  # the first stage of YOLOv4 works with all channels
+    own, inner = (stage.outputs if whole else stage.outputs // 2), stage.outputs // 2
+    plain = whole and kind == "plain_first"
+    if focus and last:
+        x = walk.pyramid_pooling(x)
+    y = x if plain else walk.conv(x, own)
+    for _ in range(stage.depth):
+        y = spatial(walk.conv(y, inner), own)
+        if not (focus and last):  # the last stage of YOLOX has no shortcuts
+            y = walk.shortcut(y)
+    if plain:
+        x = y
     else:
-        x = trace.conv(trace.image(), structure.stem, 3)
-    last = len(structure.stages) - 1
+        y = y if focus else walk.conv(y, own)
+        x = walk.conv(walk.join(y, walk.conv(x, own)), stage.outputs)
+    return walk.section(walk.end_level(x))
+
+
+def _traced_elan(structure: ElanStructure) -> Trace:
+    trace, between = Trace(), structure.between
+    x = trace.add(_elan_stem(structure.stem, between(structure.stages[0].entry)))
     for place, stage in enumerate(structure.stages):
-        x = spatial(x, stage.outputs, 2)
-        whole = place == 0 and not structure.focus  # the first stage of YOLOv4 works with all channels
-        own, inner = (stage.outputs if whole else stage.outputs // 2), stage.outputs // 2
-        plain = whole and structure.kind == "plain_first"
-        if structure.focus and place == last:
-            x = trace.pyramid_pooling(x)
-        y = x if plain else trace.conv(x, own)
-        for _ in range(stage.depth):
-            y = spatial(trace.conv(y, inner), own)
-            if not (structure.focus and place == last):  # the last stage of YOLOX has no shortcuts
-                y = trace.shortcut(y)
-        if plain:
-            x = y
-        else:
-            y = y if structure.focus else trace.conv(y, own)
-            x = trace.conv(trace.join(y, trace.conv(x, own)), stage.outputs)
-        trace.end_level(x)
+        down = structure.down if place else None
+        numbers = (between(stage.entry), stage.block, between(stage.output), stage.depth or 1)
+        x = trace.add(_elan_stage(down, numbers, structure.step, x.channels, x.side))
+    return trace
 
 
-def _elan(trace: Trace, structure: ElanStructure) -> None:
-    x = _elan_stem(trace, structure)
-    for place, stage in enumerate(structure.stages):
-        if place:
-            x = _elan_down(trace, structure, x, structure.between(stage.entry))
-        x = trace.end_level(_elan_block(trace, structure, x, stage))
+@lru_cache(maxsize=2**10)
+def _elan_stem(kind: ElanStem, outputs: int) -> Section:
+    walk, half = Walk(), outputs // 2
+    x = walk.image()
+    if kind == "two":
+        return walk.section(walk.conv(walk.end_level(walk.conv(x, half, 3, 2)), outputs, 3, 2))
+    x = walk.conv(walk.conv(x, half // 2, 3), half, 3, 2)
+    return walk.section(walk.conv(walk.end_level(walk.conv(x, half, 3)), outputs, 3, 2))
 
 
-def _elan_stem(trace: Trace, structure: ElanStructure) -> Features:
-    outputs = structure.between(structure.stages[0].entry)
-    half, x = outputs // 2, trace.image()
-    if structure.stem == "two":
-        return trace.conv(trace.end_level(trace.conv(x, half, 3, 2)), outputs, 3, 2)
-    x = trace.conv(trace.conv(x, half // 2, 3), half, 3, 2)
-    return trace.conv(trace.end_level(trace.conv(x, half, 3)), outputs, 3, 2)
-
-
-def _elan_down(trace: Trace, structure: ElanStructure, x: Features, outputs: int) -> Features:
-    if structure.down == "pool":
-        return trace.pool(x)
-    half = outputs // 2
-    return trace.join(trace.conv(trace.conv(x, half), half, 3, 2), trace.conv(trace.pool(x), half))
-
-
-def _elan_block(trace: Trace, structure: ElanStructure, x: Features, stage: ElanStage) -> Features:
-    depth = 1 if stage.depth is None else stage.depth
-    y = trace.conv(x, stage.block)
-    branches = [trace.conv(x, stage.block), y]
+@lru_cache(maxsize=2**16)
+def _elan_stage(
+    down: Downsample | None, numbers: tuple[int, int, int, int], step: int, inputs: int, side: int
+) -> Section:
+    """A downsampling, where there is one, and an ELAN. numbers: channels at its entry, inside and at its end; depth."""
+    walk, (entry, block, outputs, depth) = Walk(), numbers
+    x = walk.image(inputs, side)
+    if down == "pool":
+        x = walk.pool(x)
+    elif down is not None:
+        half = entry // 2
+        x = walk.join(walk.conv(walk.conv(x, half), half, 3, 2), walk.conv(walk.pool(x), half))
+    y = walk.conv(x, block)
+    branches = [walk.conv(x, block), y]
     for place in range(depth):
-        y = trace.conv(y, stage.block, 3)
-        if (depth - 1 - place) % structure.step == 0:
+        y = walk.conv(y, block, 3)
+        if (depth - 1 - place) % step == 0:
             branches.append(y)
-    return trace.conv(trace.join(*branches), structure.between(stage.output))
+    return walk.section(walk.end_level(walk.conv(walk.join(*branches), outputs)))

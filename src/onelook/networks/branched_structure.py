@@ -52,6 +52,7 @@ class ElanStage:
 # with depthwise separable 3x3 (YOLOX-Nano).  "csp_first": a full-size stem, and a first stage with all channels on both
 # paths (YOLOv4); "plain_first": the same with a plain residual unit as first stage (YOLOv4-CSP).
 DarknetKind = Literal["c3", "separable", "csp_first", "plain_first"]
+FOCUS_KINDS = ("c3", "separable")  # those with a Focus stem
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class DarknetStructure:
     @property
     def focus(self) -> bool:
         """Whether the stem is a Focus."""
-        return self.kind in ("c3", "separable")
+        return self.kind in FOCUS_KINDS
 
     def level_channels(self) -> tuple[int, ...]:
         """Channels of the features of stride 8, 16 and 32."""

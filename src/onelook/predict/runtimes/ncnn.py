@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +32,7 @@ class NcnnRuntime(ExportedRuntime):
             import ncnn
         except ImportError as error:
             raise missing_package("ncnn", f"Running '{self.path}'") from error
-        net = ncnn.Net()
-        half = half or metadata.precision == "float16"
-        net.opt.use_vulkan_compute = False
-        net.opt.use_bf16_storage = False
-        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
-        net.opt.num_threads = threads or chosen_threads()
+        net = new_net(threads or chosen_threads(), half=half or metadata.precision == "float16")
         param, weights = self.files()
         check_content(self.path, self.files())
         # load_param takes text without an end, so what follows a cut is found by the missing outputs.
@@ -72,3 +68,15 @@ class NcnnRuntime(ExportedRuntime):
         if self.metadata.outputs != "raw":
             return "an ncnn model has no NMS inside"
         return "" if self.metadata.batch == 1 else f"its batch size is 1, not {self.metadata.batch or 'free'}"
+
+
+def new_net(threads: int, *, half: bool) -> Any:
+    """An empty ncnn network that runs on the processor. half: features in float16 where the processor has it."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.use_vulkan_compute = False
+    net.opt.use_bf16_storage = False
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
+    net.opt.num_threads = threads
+    return net
