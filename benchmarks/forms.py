@@ -124,6 +124,7 @@ def forms(
     form: list[str] | None = None,
     size: int = 128,
     width: float = 1.0,
+    gain: float = 1.0,
 ) -> Table:
     """Exports models to formats in all forms.
 
@@ -134,9 +135,11 @@ def forms(
         form: "batch of 1", "any batch", "NMS, batch of 1", "NMS, any batch"; all without.
         size: Side of the input in pixels.
         width: Factor on the numbers of channels.
+        gain: Factor of batch norm; below 1, deep networks with made-up weights do not amplify rounding.
     """
     torch.set_num_threads(1)
     setting = {"input": size, "width": width, "PyTorch": torch.__version__}
+    setting |= {} if gain == 1 else {"gain": gain}
     table = _opened(out, setting)
     for name, known, given in (("--to", TARGETS, to or []), ("--form", FORMS, form or []), ("model", VARIANTS, models)):
         if unknown := next((one for one in given if one not in known), None):
@@ -147,7 +150,7 @@ def forms(
         wanted = [(target, one) for target, one in asked if (model, target, one) not in done]
         if not wanted:
             continue
-        detector = spread(model, (size, size), width)
+        detector = spread(model, (size, size), width, gain)
         for row in _rows(model, detector, wanted):
             table.rows.append(row)
             table.save(out)
@@ -166,7 +169,7 @@ def _opened(out: Path, setting: dict[str, Any]) -> Table:
     return Table(setting, [Row(**row) for row in known["rows"]])
 
 
-def spread(model: str, size: tuple[int, int], width: float) -> Detector:
+def spread(model: str, size: tuple[int, int], width: float, gain: float) -> Detector:
     """A model whose features have the spread that batch norm gives them on one batch of images."""
     torch.manual_seed(0)
     recipe = default_recipe(model)
@@ -176,6 +179,7 @@ def spread(model: str, size: tuple[int, int], width: float) -> Detector:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the statistics become those of the one batch below
+        nn.init.constant_(norm.weight, gain)
     with torch.no_grad():
         detector.train()(torch.from_numpy(verification_images(size)))
     for norm, momentum in zip(norms, momenta):

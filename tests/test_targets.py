@@ -21,7 +21,7 @@ from onelook.api.bench import benchmark
 from onelook.cli.app import run
 from onelook.errors import ConfigError, ExportError, MissingDependencyError, UsageError
 from onelook.exported import METADATA_KEY
-from onelook.exporting.ncnn import _SpaceToDepth
+from onelook.exporting.ncnn import _SpaceToDepthAsConvolution
 from onelook.exporting.target import ExportedFile, ExportOptions
 from onelook.exporting.targets import TARGETS
 from onelook.exporting.verify import verification_images
@@ -330,4 +330,4 @@ def test_command_line_names_all_files(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("channels", [1, 3])
 def test_space_to_depth_as_a_convolution_is_exact(channels: int) -> None:
     images = torch.randn(2, channels, 6, 8)
-    assert torch.equal(_SpaceToDepth(channels)(images), space_to_depth(images))
+    assert torch.equal(_SpaceToDepthAsConvolution(channels)(images), space_to_depth(images))

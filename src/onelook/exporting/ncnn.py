@@ -29,7 +29,7 @@ from onelook.exporting.target import (
 )
 from onelook.exporting.verify import verify_rows
 from onelook.files import write_text
-from onelook.layers.focus import Focus, space_to_depth
+from onelook.layers.focus import SpaceToDepth, space_to_depth
 from onelook.networks.detector import Detector
 from onelook.predict.runtimes.exported import CHECKSUM, checksum
 from onelook.predict.runtimes.ncnn import NcnnRuntime
@@ -65,7 +65,7 @@ def export_ncnn(detector: Detector, path: str | Path, options: ExportOptions) ->
     return ExportedFile(path, metadata, agreement, runs_in=runtime.library, beside=others)
 
 
-class _SpaceToDepth(nn.Module):
+class _SpaceToDepthAsConvolution(nn.Module):
     """Space-to-depth as a convolution whose kernel holds a single 1 for each output: ncnn slices without a step."""
 
     def __init__(self, channels: int) -> None:
@@ -80,22 +80,12 @@ class _SpaceToDepth(nn.Module):
         return functional.conv2d(images, self.kernel, stride=2)  # type: ignore[arg-type]  # a buffer is a Tensor
 
 
-class _ConvertibleFocus(nn.Module):
-    """A `Focus` with the same outputs, of layers that ncnn has."""
-
-    def __init__(self, focus: Focus, channels: int = 3) -> None:
-        super().__init__()
-        self.rearrange, self.conv = _SpaceToDepth(channels), focus.conv
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.conv(self.rearrange(images))
-
-
 def _replace_space_to_depth(graph: nn.Module) -> None:
+    """Of the images, which all stems with it (Focus, ReOrg) rearrange."""
     for parent in list(graph.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, Focus):
-                setattr(parent, name, _ConvertibleFocus(child))
+            if isinstance(child, SpaceToDepth):
+                setattr(parent, name, _SpaceToDepthAsConvolution(3))
 
 
 class _SmallPixels(nn.Module):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvStyle
-from onelook.layers.focus import space_to_depth
+from onelook.layers.focus import SpaceToDepth
 from onelook.networks.branched_structure import Downsample, ElanStage, ElanStem
 from onelook.networks.detector import Backbone
 from onelook.networks.yolov7.downsample import downsample
@@ -17,13 +17,6 @@ from onelook.networks.yolov7.elan import ElanChain, ExtendedElan
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid
-
-
-class SpaceToDepth(nn.Module):
-    """Space-to-depth ("ReOrg"): every 2x2 square of pixels becomes channels."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return space_to_depth(images)
 
 
 class ElanBackbone(Backbone):

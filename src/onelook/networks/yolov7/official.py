@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from onelook.layers.focus import SpaceToDepth
 from onelook.layers.rep_conv import RepConv
 from onelook.networks.detector import Detector
 from onelook.networks.renaming import renamed
-from onelook.networks.yolov7.backbone import SpaceToDepth
 from onelook.networks.yolov7.downsample import DownC, MaxPool, MpDownsample
 from onelook.networks.yolov7.elan import Elan, ExtendedElan
 from onelook.networks.yolov7.neck import ElanNeck, TopDownJoin
