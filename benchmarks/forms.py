@@ -3,9 +3,8 @@
     python benchmarks/forms.py --out forms.json --width 0.125
 
 Each file is exported and verified as `onelook export` does it. An export to OpenVINO writes and verifies the ONNX file
-of the same form first, so that one row shows both. Weights are freshly initialised, with the batch norm statistics of
-one batch, so that scores differ from row to row as those of trained weights do. What is done is in the file of `--out`,
-with a Markdown table beside it: the same command goes on where another was interrupted.
+of the same form first, so that one row shows both. Weights are made up so that rounding is not amplified. What is done
+is in the file of `--out`, with a Markdown table beside it: the same command goes on where another was interrupted.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from onelook.recipes import default_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
+_FEATURES = 0.1  # root mean square
 FORMATS = ("openvino", "ncnn", "torch")
 NAMES = {"openvino": "ONNX and OpenVINO", "onnx": "ONNX", "ncnn": "ncnn", "torch": "PyTorch", "litert": "LiteRT"}
 FORMS = {
@@ -124,7 +124,6 @@ def forms(
     form: list[str] | None = None,
     size: int = 128,
     width: float = 1.0,
-    gain: float = 1.0,
 ) -> Table:
     """Exports models to formats in all forms.
 
@@ -135,11 +134,9 @@ def forms(
         form: "batch of 1", "any batch", "NMS, batch of 1", "NMS, any batch"; all without.
         size: Side of the input in pixels.
         width: Factor on the numbers of channels.
-        gain: Factor of batch norm; below 1, deep networks with made-up weights do not amplify rounding.
     """
     torch.set_num_threads(1)
     setting = {"input": size, "width": width, "PyTorch": torch.__version__}
-    setting |= {} if gain == 1 else {"gain": gain}
     table = _opened(out, setting)
     for name, known, given in (("--to", TARGETS, to or []), ("--form", FORMS, form or []), ("model", VARIANTS, models)):
         if unknown := next((one for one in given if one not in known), None):
@@ -150,7 +147,7 @@ def forms(
         wanted = [(target, one) for target, one in asked if (model, target, one) not in done]
         if not wanted:
             continue
-        detector = spread(model, (size, size), width, gain)
+        detector = spread(model, (size, size), width)
         for row in _rows(model, detector, wanted):
             table.rows.append(row)
             table.save(out)
@@ -169,22 +166,37 @@ def _opened(out: Path, setting: dict[str, Any]) -> Table:
     return Table(setting, [Row(**row) for row in known["rows"]])
 
 
-def spread(model: str, size: tuple[int, int], width: float, gain: float) -> Detector:
-    """A model whose features have the spread that batch norm gives them on one batch of images."""
+def spread(model: str, size: tuple[int, int], width: float) -> Detector:
+    """A freshly initialised model that does not amplify rounding, and whose predictions differ from place to place.
+
+    Batch norms give all features together a root mean square of 0.1, where activations are nearly linear: what a layer
+    does to a small difference, it does to the features. Predictions have a standard deviation of 1.
+    """
     torch.manual_seed(0)
     recipe = default_recipe(model)
     factor = "width_multiple" if isinstance(recipe.model, Yolov7) else "width"
-    detector = build(change(scaled(recipe, {factor: width}).model, {"size": size}))
-    norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # the statistics become those of the one batch below
-        nn.init.constant_(norm.weight, gain)
+    detector = build(change(scaled(recipe, {factor: width}).model, {"size": size})).eval()
+
+    def normalise(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.zero_()
+        norm.running_var.fill_(float(inputs[0].square().mean()) / _FEATURES**2)
+
+    def enlarge(convolution: nn.Module, _: tuple[torch.Tensor, ...], predictions: torch.Tensor) -> None:
+        assert isinstance(convolution, nn.Conv2d)
+        convolution.weight /= predictions.std().clamp(min=1e-12)
+
+    hooks = [one.register_forward_pre_hook(normalise) for one in detector.modules() if isinstance(one, nn.BatchNorm2d)]
+    hooks += [
+        one.register_forward_hook(enlarge)
+        for one in detector.modules()
+        if isinstance(one, nn.Conv2d) and one.bias is not None
+    ]
     with torch.no_grad():
-        detector.train()(torch.from_numpy(verification_images(size)))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-    return detector.eval()
+        detector(torch.from_numpy(verification_images(size)))
+    for hook in hooks:
+        hook.remove()
+    return detector
 
 
 def _rows(model: str, detector: Detector, wanted: Sequence[tuple[str, str]]) -> Iterator[Row]:
