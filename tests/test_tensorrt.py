@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from onelook.errors import ConfigError, ExportError
+import onelook
+from onelook.errors import ConfigError, ExportError, UserError
 from onelook.exporting.onnx import export_onnx
 from onelook.exporting.target import ExportedFile, ExportOptions
 from onelook.exporting.targets import TARGETS
@@ -51,6 +52,8 @@ def test_without_a_gpu_the_command_is_written(written: ExportedFile, detector: D
     file = finish_tensorrt(detector, engine, written)
     assert file.path.suffix == ".onnx" and not engine.exists() and file.agreement.box < 0.05
     assert file.beside == (Path(f"{engine}.json"),)
+    with pytest.raises(UserError, match=r"only its description .*\n.*trtexec command"):
+        onelook.load(engine)
     (note,) = file.notes
     assert "No engine was built or run" in note and "'tensorrt' is not installed" in note
     assert f"trtexec --onnx={file.path} --saveEngine={engine} --stronglyTyped" in note

@@ -178,6 +178,11 @@ def is_address(text: str) -> bool:
 
 def missing_weights(path: str) -> WeightsError:
     """The error for a weights file that does not exist; an address is not fetched."""
+    if not is_address(path) and os.path.isfile(f"{path}.json"):
+        return WeightsError(
+            f"'{path}' does not exist, only its description '{path}.json'.",
+            "Build a TensorRT engine with the trtexec command that its export has printed; export other files again.",
+        )
     if not is_address(path):
         return WeightsError(f"The weights file '{path}' does not exist.", "Check the path.")
     address = re.sub(r"^(\w+):/+", r"\1://", path)
