@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet
 
 from onelook.data import open_dataset, parquet_file, splits  # noqa: E402
 from onelook.data.check import check  # noqa: E402
+from onelook.data.convert import convert  # noqa: E402
 from onelook.data.split import Dataset  # noqa: E402
 from onelook.errors import DataError, ImageError, UserError  # noqa: E402
 from onelook.reporter import SilentReporter  # noqa: E402
@@ -183,3 +185,75 @@ def test_a_file_that_changes_is_an_error(tmp_path: Path) -> None:
         dataset.sample(1)
     with pytest.raises(ImageError, match="no longer"):
         dataset.sample(0)
+
+
+def same(first: Dataset, second: Dataset) -> None:
+    assert first.names == second.names and first.labelled.tolist() == second.labelled.tolist()
+    for name in ("sizes", "boxes", "labels", "areas", "object_flags", "object_offsets", "image_ids", "annotation_ids"):
+        assert getattr(first.index, name).tolist() == getattr(second.index, name).tolist(), name
+    for i in range(len(first)):
+        assert first.file_name(i).rpartition("/")[2] == second.file_name(i).rpartition("/")[2]
+        assert np.array_equal(first.sample(i).image, second.sample(i).image)
+
+
+def test_what_is_written_is_read_equal_and_written_equal(tmp_path: Path) -> None:
+    source = make.coco(tmp_path / "coco")
+    first = convert(source, to="parquet", out=tmp_path / "a", reporter=QUIET)
+    assert set(first.lost) == {"outlines (boxes are kept)", "category ids (classes are numbered from 0)"}
+    path = tmp_path / "a/data/validation-00000-of-00001.parquet"
+    assert [one for one in (tmp_path / "a").rglob("*") if one.is_file()] == [path]
+    same(opened(source), opened(tmp_path / "a"))
+    second = convert(tmp_path / "a", to="parquet", out=tmp_path / "b", reporter=QUIET)
+    assert not set(second.lost) - {"category ids (classes are numbered from 0)"}
+    convert(source, to="parquet", out=tmp_path / "c", reporter=QUIET)
+    for other in ("b", "c"):
+        assert (tmp_path / other / "data" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_schema_is_that_of_datasets(tmp_path: Path) -> None:
+    convert(make.coco(tmp_path / "coco"), to="parquet", out=tmp_path / "a", reporter=QUIET)
+    schema = parquet.read_schema(tmp_path / "a/data/validation-00000-of-00001.parquet")
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(features) == schema.names and features["image"] == {"_type": "Image"}
+    label = features["objects"]["feature"]["category"]
+    assert label["_type"] == "ClassLabel" and sorted(label["names"]) == ["cat", "dog"]
+    assert schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    assert schema.field("objects").type.field("bbox").type == pa.list_(pa.list_(pa.float64(), 4))
+
+
+def test_files_have_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(30):  # images with some thousand bytes behind their end
+        image = {"bytes": make.png(grey=number) + rng.bytes(3000), "path": f"{number:02d}.png"}
+        rows.append(row(number, [(1, 2, 10, 20)], [number % 2]) | {"image": image})
+    source = write(tmp_path / "train.parquet", rows)
+    monkeypatch.setattr("onelook.data.formats.parquet_writer._GROUP_ROWS", 2)
+    convert(source, to="parquet", out=tmp_path / "a", shard_size=10_000, reporter=QUIET)
+    files = sorted((tmp_path / "a/data").iterdir())
+    assert [one.name for one in files] == [f"train-{i:05d}-of-00010.parquet" for i in range(10)]
+    assert all(parquet.ParquetFile(one).metadata.num_row_groups == 2 for one in files)
+    same(opened(source, "train"), opened(tmp_path / "a", "train"))
+    convert(tmp_path / "a", to="coco", out=tmp_path / "back", reporter=QUIET)
+    same(opened(source, "train"), opened(tmp_path / "back", "train"))
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    source = make.coco(tmp_path / "coco")
+    (source / "val/c.png").unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        convert(source, to="parquet", out=tmp_path / "a", reporter=QUIET)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_reads_parquet_files(tmp_path: Path, workers: int) -> None:
+    pytest.importorskip("torch")
+    import onelook
+
+    for split in ("train", "val"):
+        write(tmp_path / f"data/{split}-00000-of-00001.parquet", [*ROWS, *ROWS], row_group_size=4)
+    run = tmp_path / "run"
+    onelook.train("yolox-nano", tmp_path, epochs=1, batch=2, size=64, workers=workers, out=run, reporter=QUIET)
+    assert (run / "best.safetensors").is_file()

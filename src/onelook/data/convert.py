@@ -31,7 +31,17 @@ from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
 WritableFormat = Literal[
-    "shards", "label_studio", "coco", "voc", "yolo", "open_images", "cvat", "supervisely", "labelme", "csv"
+    "shards",
+    "label_studio",
+    "coco",
+    "voc",
+    "yolo",
+    "open_images",
+    "cvat",
+    "supervisely",
+    "labelme",
+    "csv",
+    "parquet",
 ]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from onelook.data.class_names import CLASS_LIMIT, first_names, unique_names
 from onelook.data.formats.base import FilesOf, Format, Part, Source
 from onelook.data.formats.parquet_reader import CATEGORIES, category_of, read_split
+from onelook.data.formats.parquet_writer import ParquetWriter
 from onelook.data.members import PARQUET
 from onelook.data.parquet_file import arrow, image_column, open_parquet
 from onelook.data.split_names import named_splits, split_word
@@ -155,6 +156,9 @@ PARQUET_FILES = Format(
     read=read_split,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: path,
+    write=ParquetWriter,
+    write_options=("shard_size", "reporter"),
+    stores_images=True,
     has_ids=True,
     lists_images=True,
     rank=2,
