@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import data_sets as make
+from format_examples import examples
 from parquet_files import ROWS, as_structures, row, write
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra parquet")
@@ -50,6 +52,15 @@ def test_lists_of_values_are_read_from_every_place(tmp_path: Path, name: str) ->
     assert splits(tmp_path) == ("val",)
     report = check(tmp_path, reporter=QUIET)
     assert report.summary["errors"] == 0
+
+
+def test_the_example_of_the_page_is_read(tmp_path: Path) -> None:
+    (files,) = examples("data_parquet")
+    for name, content in files.items():
+        make.put(tmp_path / name, content)
+    subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True)
+    for place in (tmp_path, tmp_path / "validation.parquet"):
+        holds_the_objects(opened(place))
 
 
 def test_a_list_of_structures_and_texts_are_read(tmp_path: Path) -> None:
