@@ -131,7 +131,10 @@ def data_targets() -> Iterator[tuple[str, Target]]:
     }
     if find_spec("pyarrow") is not None:
         rows = parquet_files.ROWS
-        kinds["Parquet"] = (lambda root: parquet_files.write(root / "val.parquet", rows, row_group_size=2), (".parquet",))
+        kinds["Parquet"] = (
+            lambda root: parquet_files.write(root / "val.parquet", rows, row_group_size=2),
+            (".parquet",),
+        )
     for name, (write, endings) in kinds.items():
         files = files_of(write)
         damaged = tuple(file for file in files if file.endswith(endings))

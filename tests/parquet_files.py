@@ -20,7 +20,9 @@ def features(names: Sequence[str] = NAMES) -> bytes:
     return json.dumps({"info": {"features": {"image": {"_type": "Image"}, "objects": objects}}}).encode()
 
 
-def row(grey: int = 0, boxes: Sequence[Sequence[float]] = (), labels: Sequence[Any] = (), **more: Any) -> dict[str, Any]:
+def row(
+    grey: int = 0, boxes: Sequence[Sequence[float]] = (), labels: Sequence[Any] = (), **more: Any
+) -> dict[str, Any]:
     """One row with lists of objects."""
     objects = {"bbox": [list(map(float, box)) for box in boxes], "category": list(labels)}
     return {"image": {"bytes": make.png(grey=grey), "path": f"{grey}.png"}, "objects": objects, **more}
@@ -29,7 +31,7 @@ def row(grey: int = 0, boxes: Sequence[Sequence[float]] = (), labels: Sequence[A
 def write(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[str] | None = NAMES, **options: Any) -> Path:
     """A Parquet file of these rows. names: of the classes, None for no metadata.  options: of pyarrow."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     table = pa.Table.from_pylist(list(rows))
     if names is not None:
