@@ -124,9 +124,7 @@ def _row(path: str, number: int, values: dict[str, Any], key: str, problems: Pro
     content, name = given.get("bytes"), given.get("path")
     if content is None:
         what = f"only the path {str(name)[:80]!r}" if name else "nothing"
-        remedy = (
-            "Store the images' bytes in the file: with `datasets`, push_to_hub does."
-        )
+        remedy = "Store the images' bytes in the file: with `datasets`, push_to_hub does."
         problems.error("image-missing", f"'image' has {what}, not the bytes of an image.", remedy, **place)
         return None
     if len(content) > MAX_FILE:
