@@ -16,7 +16,7 @@ from onelook.errors import DataError, reason_of
 from onelook.reporter import Reporter, SilentReporter
 
 SHARD_SIZE = 500_000_000  # bytes, as `datasets` writes
-_GROUP_ROWS, _GROUP_BYTES = 100, 16_000_000  # an image is read with its row group, so those are small
+_GROUP_ROWS, _GROUP_BYTES = 100, 2_000_000  # an image is read with its row group, so those are small
 _FOLDER = "data"
 
 
