@@ -21,6 +21,7 @@ import data_sets as make
 import encoded_images
 import onelook
 import onnx_models
+import parquet_files
 from format_examples import PAGES, examples
 from hostile_torch import torch_bytes
 from onelook.augment.letterbox import Letterbox
@@ -128,6 +129,12 @@ def data_targets() -> Iterator[tuple[str, Target]]:
         "class folders": (class_folders, (".png",)),
         "edited": (edited, (".yaml", "val.txt")),
     }
+    if find_spec("pyarrow") is not None:
+        rows = parquet_files.ROWS
+        kinds["Parquet"] = (
+            lambda root: parquet_files.write(root / "val.parquet", rows, row_group_size=2),
+            (".parquet",),
+        )
     for name, (write, endings) in kinds.items():
         files = files_of(write)
         damaged = tuple(file for file in files if file.endswith(endings))

@@ -94,7 +94,7 @@ def test_only_formats_that_can_be_written_are_targets(tmp_path: Path) -> None:
     for name in ("classes", "edited", "coc"):
         with pytest.raises(UsageError, match=f"no format '{name}'") as caught:
             convert(make.coco(tmp_path / name), to=name, out=tmp_path / "out")
-        offered = "shards, label_studio, coco, voc, yolo, open_images, cvat, supervisely, labelme, csv"
+        offered = "shards, label_studio, coco, voc, yolo, open_images, cvat, supervisely, labelme, csv, parquet"
         assert caught.value.remedy == f"The formats are {offered}."
     assert not (tmp_path / "out").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,12 @@ FORMATS = (
     "label_studio",
     "supervisely",
     "open_images",
+    *(("parquet",) if find_spec("pyarrow") else ()),  # the extra parquet
 )
 formats = st.sampled_from(FORMATS)
 # Pixels; an outline alone stands for its box.
 PRECISION = {
-    **dict.fromkeys(("coco", "voc", "csv", "shards", "open_images"), 1e-4),
+    **dict.fromkeys(("coco", "voc", "csv", "shards", "open_images", "parquet"), 1e-4),
     **dict.fromkeys(("yolo", "cvat", "labelme", "label_studio", "supervisely"), 0.012),
 }
 HAS_NOTHING = {"no-boxes", "only-crowds", "no-images"}  # errors that say that there is nothing, as in the source

@@ -88,7 +88,7 @@ EXTRAS = {
     "polars": "polars",
     "av": "video",
     "ray": "scale",
-    "pyarrow": "scale",
+    "pyarrow": "parquet",
     "fsspec": "scale",
     "fastapi": "serve",
     "uvicorn": "serve",
@@ -119,6 +119,7 @@ _EXTRA_OF_WORK = {
     "export": "onnx",
     "search": "export",
     "int8": "int8",
+    "detect --on": "scale",
     "tune": "tune",
     "litert-export": "litert-export",
 }

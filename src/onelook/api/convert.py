@@ -27,10 +27,11 @@ def convert(
 ) -> Conversion:
     """Writes all splits of a data set in another format, and counts what the format cannot hold.
 
-    data: folder, YAML file, COCO JSON file, or URL or pattern of shards.  to: "coco", "yolo", "voc", "cvat", "labelme",
-    "label_studio", "supervisely", "open_images", "csv" or "shards".  out: folder to make; it must not exist, or be
-    empty.  copy: copies the images; else they are hard links, which take no
-    room, where links can be made.  shard_size: bytes of a tar file of "shards", or a text; None is "500MB".
+    data: folder, YAML file, COCO JSON or Parquet file, or URL or pattern of shards.  to: "coco", "yolo", "voc", "cvat",
+    "labelme", "label_studio", "supervisely", "open_images", "csv", "shards" or "parquet", which needs the extra of that
+    name.  out: folder to make; it must not exist, or be empty.  copy: copies the images; else they are hard links,
+    which take no room, where links can be made.  shard_size: bytes of a file of "shards" and "parquet", or a text; None
+    is "500MB".
     allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
     tile: cut larger images into square tiles of so many pixels, new image files.  overlap: least share of a tile that
     neighbours have in common.  visible: share of a box that a tile must show for the object to belong to it; its box

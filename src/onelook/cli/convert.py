@@ -29,19 +29,21 @@ def convert(
     """Write a data set in another format.
 
     All splits are written. What the target format cannot hold is counted and shown. Images are hard links to the
-    originals, so they take no room; they are copied where links cannot be made, and into tar files (shards).
+    originals, so they take no room; they are copied where links cannot be made, and into tar files (shards)
+    and Parquet files.
 
     Examples:
         onelook convert VOC2007/ --to coco --out voc-as-coco/
         onelook convert coco/ --to shards --shard-size 1GB --out coco-shards/
+        onelook convert coco/ --to parquet --out coco-parquet/
         onelook convert aerial/ --to coco --tile 640 --overlap 0.2 --out aerial-tiles/
 
     Args:
-        data: folder, YAML file, COCO JSON file, or URL or pattern of shards.
+        data: folder, YAML file, COCO JSON or Parquet file, or URL or pattern of shards.
         to: the format to write.
         out: folder to make; it must not exist, or be empty.
         copy: copy the images in any case.
-        shard_size: bytes of each tar file of --to shards, such as 500MB, which is the default.
+        shard_size: bytes of each file of --to shards and --to parquet, such as 500MB, which is the default.
         allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
         tile: cut larger images, with their objects, into square tiles of so many pixels, which are new image files.
         overlap: share of a tile that neighbours have in common: an object up to this size is whole in a tile.

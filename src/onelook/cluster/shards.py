@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onelook.cluster.store import Store
-from onelook.errors import ImageError, UserError, missing_package
+from onelook.data import parquet_file
+from onelook.errors import ImageError, UserError
 from onelook.types import Detections
 
 PLAN, SUMMARY, DETECTIONS, LISTS = "plan.json", "summary.json", "detections", "plan"
@@ -55,12 +56,7 @@ class Counts:
 
 def arrow() -> tuple[Any, Any]:
     """The modules `pyarrow` and `pyarrow.parquet`."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise missing_package("pyarrow", "Writing Parquet shards") from error
-    return pyarrow, pyarrow.parquet
+    return parquet_file.arrow("Writing Parquet shards", work="detect --on")
 
 
 def shard_name(number: int) -> str:

@@ -19,7 +19,7 @@ from onelook.data.byte_size import parse_bytes
 from onelook.data.cutting import cut_to_images
 from onelook.data.dataset import open_dataset, splits
 from onelook.data.formats.base import Destination, Format, Losses, Writer
-from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
+from onelook.data.headers import IMAGE_SUFFIXES, usual_ending
 from onelook.data.members import MAX_FILE, ImageFile, Member, read_image_file
 from onelook.data.paths import is_image
 from onelook.data.split import Dataset
@@ -31,7 +31,17 @@ from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
 WritableFormat = Literal[
-    "shards", "label_studio", "coco", "voc", "yolo", "open_images", "cvat", "supervisely", "labelme", "csv"
+    "shards",
+    "label_studio",
+    "coco",
+    "voc",
+    "yolo",
+    "open_images",
+    "cvat",
+    "supervisely",
+    "labelme",
+    "csv",
+    "parquet",
 ]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 
@@ -316,11 +326,9 @@ def _ending(file: ImageFile) -> str:
     """The usual ending of an image's format; `.jpg` where it cannot be told."""
     try:
         with file.open() if isinstance(file, Member) else open(file, "rb") as stream:
-            header = read_header(stream.read(1 << 16) or b"")
-    except (OSError, ImageError, DamagedHeaderError):
-        header = None
-    found = ".jpg" if header is None else f".{header.format.lower().replace(' ', '')}"
-    return found if found in IMAGE_SUFFIXES else ".jpg"
+            return usual_ending(stream.read(1 << 16) or b"")
+    except (OSError, ImageError):
+        return ".jpg"
 
 
 def _put(source: ImageFile, target: Path, link: bool) -> bool:

@@ -14,7 +14,7 @@ from onelook.data.edited import edited_source
 from onelook.data.formats.base import Source
 from onelook.errors import DataError
 
-_REMEDY = "Give a folder, or the file that describes a data set (YAML, JSON, CSV or XML)."
+_REMEDY = "Give a folder, or the file that describes a data set (YAML, JSON, CSV, XML or Parquet)."
 _MOST_BELOW = 20  # folders that are looked into where there is no data set
 _DEEPEST = 8  # edit files, each of which names the next
 

@@ -341,3 +341,13 @@ _FORMATS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Header]], ...] = (
     (_starts(b"#?RADIANCE", b"#?RGBE"), _radiance),
     (_starts(b"\x59\xa6\x6a\x95"), _sun),
 )
+
+
+def usual_ending(data: bytes) -> str:
+    """The usual ending of the names of an image's format; `.jpg` where it cannot be told. data: its first 64 kB."""
+    try:
+        header = read_header(data)
+    except DamagedHeaderError:
+        header = None
+    found = ".jpg" if header is None else f".{header.format.lower().replace(' ', '')}"
+    return found if found in IMAGE_SUFFIXES else ".jpg"

@@ -1,4 +1,4 @@
-"""Images inside tar files ("shards"): where they are, and how their bytes are read, without unpacking anything.
+"""Images inside tar and Parquet files ("shards"): where they are, and how their bytes are read, without unpacking.
 
 An image file is a path, or a `Member` of a shard; what reads images takes both.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onelook.data.index import Index
 
 MAX_FILE = 2 << 30  # bytes: more than an uncompressed 16-bit image at the limit of pixels
+PARQUET = ".parquet"  # the ending of files whose members are rows
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Member:
         if not 0 <= start <= stop <= MAX_FILE:
             raise ImageError(f"'{self}' has {self.size:,} bytes, more than any image.", "Take it out of the shard.")
         try:
-            data = _read(self.shard, self.start + start, self.start + stop)
+            data = self._bytes(start, stop)
         except DataError as error:
             raise ImageError(f"'{self}': {error.message}", error.remedy) from error
         except OSError as error:
@@ -50,9 +51,27 @@ class Member:
             raise ImageError(f"'{self}' is cut short: the shard ends before.", "Copy or download the shard again.")
         return data
 
+    def _bytes(self, start: int, stop: int) -> bytes:
+        return _read(self.shard, self.start + start, self.start + stop)
+
     def open(self) -> MemberFile:
         """A stream of its bytes; each read is one of the shard."""
         return MemberFile(self)
+
+
+class RowMember(Member):
+    """The image of a row of a Parquet file, which is `shard`. start: the row, from 0.  size: bytes of the image."""
+
+    def __str__(self) -> str:
+        return f"{self.shard}, row {self.start}"
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        from onelook.data.parquet_file import read_cell  # what reads other images does not load it
+
+        content = read_cell(self.shard, self.start)
+        if len(content) != self.size:
+            raise DataError(f"it has {len(content):,} bytes, no longer {self.size:,}.", "Start again; it has changed.")
+        return content[start:stop]
 
 
 ImageFile = str | Member
@@ -108,7 +127,8 @@ def image_file(index: Index, row: int, root: Path, shards: Sequence[str]) -> Ima
     if not len(index.member_places):
         return os.path.join(root, name)
     shard, start, size = index.member_places[row].tolist()
-    return Member(shards[shard], start, size, name)
+    kind = RowMember if shards[shard].endswith(PARQUET) else Member
+    return kind(shards[shard], start, size, name)
 
 
 def read_image_file(file: ImageFile, limit: int) -> bytes:

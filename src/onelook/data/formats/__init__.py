@@ -10,6 +10,7 @@ from onelook.data.formats.cvat import CVAT
 from onelook.data.formats.label_studio import LABEL_STUDIO
 from onelook.data.formats.labelme import LABELME
 from onelook.data.formats.open_images import OPEN_IMAGES
+from onelook.data.formats.parquet import PARQUET_FILES
 from onelook.data.formats.shards import SHARDS
 from onelook.data.formats.supervisely import SUPERVISELY
 from onelook.data.formats.voc import VOC
@@ -26,6 +27,7 @@ FORMATS: tuple[Format, ...] = (
     SUPERVISELY,
     LABELME,
     CSV,
+    PARQUET_FILES,
     CLASS_FOLDERS,
 )
 """In the order in which they are looked for: where a folder holds several, the first one is used."""

@@ -18,6 +18,7 @@ from onelook.data.formats.base import Arrays, Source
 from onelook.data.formats.tar_samples import TarSample, read_samples
 from onelook.data.formats.yolo_labels import Labels
 from onelook.data.jsonstream import integer
+from onelook.data.members import Member
 from onelook.data.problems import Problems
 from onelook.devices import num_cores
 from onelook.errors import DataError, ImageError
@@ -29,7 +30,7 @@ _OTHER_LAYOUTS = ("boxes", "bbox", "bboxes", "objects", "labels", "segments", "i
 
 def read_split(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
     """The arrays and the meta of a split's index: images in the order of the shards, and in them of their members."""
-    shards, split_reader = source.parts[split].shards, _SplitReader(source, problems)
+    shards, split_reader = source.parts[split].shards, SampleReader(source, problems)
     for number, samples in enumerate(_read_all(shards)):
         if isinstance(samples, DataError):
             problems.error("shard-unreadable", samples.message, samples.remedy or _REMEDY, file=shards[number])
@@ -55,7 +56,7 @@ def _read_all(shards: Sequence[str]) -> Iterator[list[TarSample] | DataError]:
             yield from pool.map(one, shards[start : start + together])
 
 
-class _SplitReader:
+class SampleReader:
     """The samples of a split while they are read: their values go into flat arrays, their faults into `problems`."""
 
     def __init__(self, source: Source, problems: Problems) -> None:
@@ -69,26 +70,40 @@ class _SplitReader:
         self._own_ids = True  # whether every object has an id of its own
 
     def add(self, shard: int, sample: TarSample) -> None:
-        """Adds one sample."""
+        """Adds one sample of a tar file."""
+        is_text = sample.annotation.lower().endswith("txt")
         content = self._content(sample) if sample.annotation.lower().endswith("json") else {}
         if content is None:
             return
+        content = {"annotations": []} if is_text else content
+        added = self.add_content(shard, sample.image, sample.size, content, sample.annotation or str(sample.image))
+        if added and is_text:
+            row = len(self._coco.images) - 1
+            self._add_rows(row, sample, (self._coco.images.heights[row], self._coco.images.widths[row]))
+
+    def add_content(
+        self, shard: int, image: Member, size: tuple[int, int] | ImageError, content: dict[str, Any], place: str
+    ) -> bool:
+        """Adds an image; False where its fault is reported instead.
+
+        size: (height, width) of the image, or why it cannot be told.  content: its `id`, `width`, `height` and further
+        fields, and `annotations`, without which it counts as not annotated.  place: of it, for messages.
+        """
         images, row = self._coco.images, len(self._coco.images)
-        self._coco.source = sample.annotation or str(sample.image)
+        self._coco.source = place
         fields = {key: value for key, value in content.items() if key not in ("annotations", "file_name")}
-        self._coco.add_entry("images", fields | {"id": row, "file_name": sample.image.name}, row, 0)
+        self._coco.add_entry("images", fields | {"id": row, "file_name": image.name}, row, 0)
         if len(images) == row:
-            return  # its fault is reported
-        self._places.append((shard, sample.image.start, sample.image.size))
+            return False
+        self._places.append((shard, image.start, image.size))
         self._ids.append(integer(content.get("id")))
-        size = self._measure(row, sample)
-        labelled = "annotations" in content or sample.annotation.lower().endswith("txt")
+        self._measure(row, image, size)
+        labelled = "annotations" in content
         self._unlabelled += not labelled
         images.flags[row] |= bits.LABELLED if labelled else 0
-        if sample.annotation.lower().endswith("txt"):
-            self._add_rows(row, sample, size)
-        elif labelled:
+        if labelled:
             self._add_objects(row, content["annotations"])
+        return True
 
     def _content(self, sample: TarSample) -> dict[str, Any] | None:
         """The object in a JSON member; None where its fault is reported."""
@@ -109,21 +124,18 @@ class _SplitReader:
             return None
         return content
 
-    def _measure(self, row: int, sample: TarSample) -> tuple[int, int]:
-        """Compares the size of the image's header with the annotated one; (height, width) that counts."""
+    def _measure(self, row: int, image: Member, size: tuple[int, int] | ImageError) -> None:
+        """Compares the size in the image's header with the annotated one, which counts where there is one."""
         images = self._coco.images
         annotated = images.heights[row], images.widths[row]
-        if isinstance(sample.size, ImageError):
+        if isinstance(size, ImageError):
             if not all(annotated):
-                self._problems.error(
-                    "image-unreadable", sample.size.message, sample.size.remedy, file=str(sample.image)
-                )
-            return annotated
+                self._problems.error("image-unreadable", size.message, size.remedy, file=str(image))
+            return
         if not all(annotated):
-            images.heights[row], images.widths[row] = sample.size
-        if not all(annotated) or annotated == sample.size:
+            images.heights[row], images.widths[row] = size
+        if not all(annotated) or annotated == size:
             images.flags[row] |= bits.MEASURED
-        return images.heights[row], images.widths[row]
 
     def _add_rows(self, row: int, sample: TarSample, size: tuple[int, int]) -> None:
         objects, before = self._coco.objects, len(self._coco.objects)
