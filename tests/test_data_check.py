@@ -12,6 +12,7 @@ import data_sets as make
 from data_sets import changed, put, voc_object, voc_xml
 from onelook.cli.app import run
 from onelook.data.check import check
+from onelook.data.check_images import look_at_all
 from shared import data, needs_shared
 
 
@@ -169,3 +170,10 @@ def test_a_damaged_voc_file_is_named_once_with_its_line(tmp_path: Path) -> None:
     (damaged,) = [problem for problem in problems if problem.code == "xml-unreadable"]
     assert damaged.line == 2
     assert damaged.message.startswith("not valid XML")
+
+
+def test_progress_ends_at_the_number_of_images(tmp_path):
+    paths = [put(tmp_path / f"{number}.png", b"") for number in range(65)]
+    steps: list[tuple[int, int]] = []
+    look_at_all(paths, lambda done, total: steps.append((done, total)), quick=True)
+    assert steps == [(64, 65), (65, 65)]

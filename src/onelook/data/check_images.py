@@ -55,7 +55,7 @@ def look_at_all(paths: Sequence[ImageFile], progress: Progress, *, quick: bool) 
         for start in range(0, len(paths), 64):  # in small parts, so that Ctrl-C ends it at once
             part = paths[start : start + 64]
             found.update(zip(part, pool.map(lambda path: check_image(path, quick=quick), part)))
-            progress(start + 64, len(paths))
+            progress(start + len(part), len(paths))
     return found
 
 
