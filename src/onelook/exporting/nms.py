@@ -27,23 +27,25 @@ _CLEAN = """
     nms_finite_number = ReduceMin<keepdims = 1>(nms_bounded_number, nms_last)
     nms_finite = Cast<to = 9>(nms_finite_number)
 """
-# One pair a row: its best class. nms_pairs (B, N), nms_class_scores (B, C, N) or (B, 1, N).
+# One pair a row: its best class, of equal ones the first. nms_pairs (B, N), nms_class_scores (B, C, N) or (B, 1, N).
+# One TopK takes a third of the time of ReduceMax and ArgMax.
 _BEST_CLASS = """
-    nms_best = ReduceMax<keepdims = 1>(row_scores, nms_last)
-    nms_labels = ArgMax<axis = -1, keepdims = 0>(row_scores)
+    nms_best, nms_row_labels = TopK<axis = -1>(row_scores, nms_one)
+    nms_labels = Squeeze(nms_row_labels, nms_last)
     nms_enough = GreaterOrEqual(nms_best, confidence)
     nms_candidate = And(nms_enough, nms_finite)
     nms_row_pairs = Where(nms_candidate, nms_best, nms_zero)
     nms_pairs = Squeeze(nms_row_pairs, nms_last)
 """
 _BY_CLASS = """
-    nms_row_labels = Unsqueeze(nms_labels, nms_last)
-    nms_is_class = Equal(nms_row_labels, nms_classes)
-    nms_by_class = Where(nms_is_class, nms_row_pairs, nms_zero)
-    nms_class_scores = Transpose<perm = [0, 2, 1]>(nms_by_class)
+    nms_label_rows = Unsqueeze(nms_labels, nms_one)
+    nms_pair_rows = Unsqueeze(nms_pairs, nms_one)
+    nms_is_class = Equal(nms_label_rows, nms_classes)
+    nms_of_class = Cast<to = 1>(nms_is_class)
+    nms_class_scores = Mul(nms_of_class, nms_pair_rows)
 """
 _AGNOSTIC = """
-    nms_class_scores = Transpose<perm = [0, 2, 1]>(nms_row_pairs)
+    nms_class_scores = Unsqueeze(nms_pairs, nms_one)
 """
 # A pair for every row and class. nms_pairs (B, N, C).
 _ALL_CLASSES = """
@@ -117,7 +119,7 @@ def append_nms(model: ModelProto, nms: Nms, num_rows: int, num_classes: int, *, 
         => (int64[{size}] count, float[{size}, {limit}, 4] boxes, float[{size}, {limit}] scores,
             int64[{size}, {limit}] labels)
         <float nms_zero = {{0.0}}, float nms_huge = {{3.0e38}}, int64[1] nms_last = {{-1}},
-         int64[1] nms_limit = {{{limit}}}, int64[{num_classes}] nms_classes = {{{classes}}},
+         int64[1] nms_limit = {{{limit}}}, int64[{num_classes}, 1] nms_classes = {{{classes}}}, int64[1] nms_one = {{1}},
          int64 nms_class_count = {{{num_classes}}},
          int64[{3 if multi_label else 2}] nms_order = {{{"0, 2, 1" if multi_label else "0, 2"}}},
          float confidence = {{{nms.confidence!r}}}, float iou = {{{nms.iou!r}}}>
