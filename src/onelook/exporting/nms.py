@@ -119,8 +119,8 @@ def append_nms(model: ModelProto, nms: Nms, num_rows: int, num_classes: int, *, 
         => (int64[{size}] count, float[{size}, {limit}, 4] boxes, float[{size}, {limit}] scores,
             int64[{size}, {limit}] labels)
         <float nms_zero = {{0.0}}, float nms_huge = {{3.0e38}}, int64[1] nms_last = {{-1}},
-         int64[1] nms_limit = {{{limit}}}, int64[{num_classes}, 1] nms_classes = {{{classes}}}, int64[1] nms_one = {{1}},
-         int64 nms_class_count = {{{num_classes}}},
+         int64[1] nms_limit = {{{limit}}}, int64[{num_classes}, 1] nms_classes = {{{classes}}},
+         int64[1] nms_one = {{1}}, int64 nms_class_count = {{{num_classes}}},
          int64[{3 if multi_label else 2}] nms_order = {{{"0, 2, 1" if multi_label else "0, 2"}}},
          float confidence = {{{nms.confidence!r}}}, float iou = {{{nms.iou!r}}}>
         {{{"".join(steps)}}}
