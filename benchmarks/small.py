@@ -2,6 +2,7 @@
 
     python benchmarks/small.py runs/small --minutes 5
     python benchmarks/small.py runs/small --minutes 2 --plan; python benchmarks/small.py runs/small
+    python benchmarks/small.py runs/small --record benchmarks/small.json --report
     python benchmarks/small.py runs/small --add bccd=data/bccd:320 --add coco_mini=data/coco_mini:320 --data bccd \
         --models yolox-nano --weights yolox-nano=yolox_nano.onnx --settings published small hand
 
@@ -12,7 +13,8 @@ Settings are trained in turn, so that other work on the machine meets all of the
 idle machine, how many epochs each training has time for on one core, and trains nothing; a later call trains those
 epochs, so that other work makes it longer and changes nothing else. Hand-made settings are those that
 were found for YOLOX-Nano on BCCD from its official weights: 22 epochs, in their own time. Runs that are done are not
-made again, one that was stopped goes on; --report prints what there is.
+made again, one that was stopped goes on; --report prints what there is. The plan and what came of each run are in
+OUT/record.json, or in the file of --record: `benchmarks/small.json` has those that docs/benchmarks.md tells about.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.train import train
 from onelook.api.training_session import TrainOptions, start_training
 from onelook.data.synthetic import HARD, Scenes, write_synthetic
+from onelook.files import write_text
 from onelook.reporter import SilentReporter
 from onelook.training.options import RunOptions
 
@@ -63,6 +67,33 @@ class Training:
         """What the number of epochs depends on."""
         return f"{self.data} | {self.model} | {self.setting}"
 
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return f"{self.planned} | {self.seed}"
+
+
+@dataclass
+class Record:
+    """The plan (epochs by `Training.planned`) and the outcomes (by `Training.name`), kept in a file."""
+
+    path: Path
+    plan: dict[str, int]
+    outcomes: dict[str, dict[str, Any]]
+
+    def write(self) -> None:
+        write_text(self.path, json.dumps({"plan": self.plan, "outcomes": self.outcomes}, indent=1) + "\n")
+
+
+def open_record(path: Path) -> Record:
+    """What the file has; nothing without a file."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return Record(path, known.get("plan", {}), known.get("outcomes", {}))
+
+
+def _file_name(data: str) -> str:
+    return data.replace(", ", "-").replace(" ", "-")
+
 
 def trainings(given: argparse.Namespace) -> list[Training]:
     """All runs, settings in turn for each seed, data set and model."""
@@ -71,9 +102,7 @@ def trainings(given: argparse.Namespace) -> list[Training]:
         name, _, place = text.partition("=")
         folder, _, size = place.rpartition(":")
         added[name] = (Path(folder), int(size))
-    known = {
-        name: (given.out / "data" / name.replace(", ", "-").replace(" ", "-"), row[2]) for name, row in DRAWN.items()
-    }
+    known = {name: (given.out / "data" / _file_name(name), row[2]) for name, row in DRAWN.items()}
     known |= added
     if unknown := set(given.data or ()) - set(known):
         raise SystemExit(f"There are no data {', '.join(sorted(unknown))}; known are {', '.join(known)}.")
@@ -82,7 +111,7 @@ def trainings(given: argparse.Namespace) -> list[Training]:
         if setting == "hand" and model != "yolox-nano":
             continue
         images, size = known[name]
-        folder = given.out / f"{images.name}-{model}-{setting}-{seed}"
+        folder = given.out / f"{_file_name(name)}-{model}-{setting}-{seed}"
         found.append(Training(name, model, setting, seed, folder, images, size))
     return found
 
@@ -113,11 +142,11 @@ def planned_epochs(one: Training, minutes: float, weights: dict[str, str]) -> in
             return session.run.recipe.epochs
 
 
-def run(one: Training, minutes: float, weights: dict[str, str], workers: int | None, plan: dict[str, int]) -> None:
-    """Trains, from the start or from where it stopped, and writes what came of it. plan: epochs of the trainings."""
+def run(one: Training, minutes: float, weights: dict[str, str], workers: int | None, record: Record) -> None:
+    """Trains, from the start or from where it stopped, and records what came of it."""
     begun = (one.folder / "state.pt").exists()
     by_hand = one.setting == "hand"
-    epochs = HAND_EPOCHS if by_hand else plan.get(one.planned)
+    epochs = HAND_EPOCHS if by_hand else record.plan.get(one.planned)
     result = train(
         None if begun else choice(one, epochs),
         one.images,
@@ -132,18 +161,16 @@ def run(one: Training, minutes: float, weights: dict[str, str], workers: int | N
         raise KeyboardInterrupt
     last = result.last.get("AP")
     row = {"best": result.best, "last": last, "epochs": result.epochs, "steps": result.steps, "seconds": result.seconds}
-    (one.folder / "outcome.json").write_text(json.dumps(row))
+    record.outcomes[one.name] = row
+    record.write()
 
 
-def report(runs: Sequence[Training]) -> None:
+def report(runs: Sequence[Training], record: Record) -> None:
     """AP of the best epoch by data, model and setting: mean, spread of the seeds, and difference to published."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for one in runs:
-        place = one.folder / "outcome.json"
-        if place.exists():
-            found.setdefault((one.data, one.model, one.setting), []).append(
-                json.loads(place.read_text())["best"] or 0.0
-            )
+        if outcome := record.outcomes.get(one.name):
+            found.setdefault((one.data, one.model, one.setting), []).append(outcome["best"] or 0.0)
     print(f"{'data':16}{'model':16}{'setting':12}{'AP':>8}{'spread':>8}{'seeds':>7}{'to published':>14}")
     differences: dict[str, list[float]] = {}
     for (data, model, setting), values in found.items():
@@ -171,25 +198,25 @@ def main() -> None:
     parser.add_argument("--weights", action="append", default=[], metavar="MODEL=FILE", help="to start from")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--plan", action="store_true", help="measure the epochs of every training; train nothing")
+    parser.add_argument("--record", type=Path, help="the file of plan and outcomes; OUT/record.json unless given")
     parser.add_argument("--report", action="store_true", help="train nothing")
     given = parser.parse_args()
     runs = trainings(given)
     weights = dict(text.partition("=")[::2] for text in given.weights)
-    place = given.out / "plan.json"
-    plan: dict[str, int] = json.loads(place.read_text()) if place.exists() else {}
+    record = open_record(given.record or given.out / "record.json")
     for one in () if given.report else runs:
         if one.data in DRAWN:
             scenes, count, _ = DRAWN[one.data]
             write_synthetic(one.images, scenes, {"train": count, "val": 100})
         if given.plan:
-            if one.planned not in plan and one.setting != "hand":
-                plan[one.planned] = planned_epochs(one, given.minutes, weights)
-                place.write_text(json.dumps(plan, indent=2))
-                print(f"{one.planned}: {plan[one.planned]} epochs", flush=True)
-        elif not (one.folder / "outcome.json").exists():
-            run(one, given.minutes, weights, given.workers, plan)
+            if one.planned not in record.plan and one.setting != "hand":
+                record.plan[one.planned] = planned_epochs(one, given.minutes, weights)
+                record.write()
+                print(f"{one.planned}: {record.plan[one.planned]} epochs", flush=True)
+        elif one.name not in record.outcomes:
+            run(one, given.minutes, weights, given.workers, record)
     if not given.plan:
-        report(runs)
+        report(runs, record)
 
 
 if __name__ == "__main__":
