@@ -17,6 +17,7 @@ import data_sets as make
 from data_sets import put
 from onelook.cli.app import run
 from onelook.data import open_dataset
+from onelook.data.building import lay_out_rings
 from onelook.data.convert import convert
 from onelook.data.tiling import Tiling, box_shares
 from onelook.errors import UsageError
@@ -142,6 +143,16 @@ def test_outlines_crowds_areas_and_marks_follow_their_boxes(tmp_path):
     assert any("further fields" in note for note in result.notes)
     convert(root, to="voc", out=tmp_path / "voc", tiling=Tiling(TileGrid(50, 0.0), 0.75), reporter=QUIET)
     assert "<truncated>1</truncated>" in (tmp_path / "voc/Annotations/a_0_50.xml").read_text()
+
+
+def test_rings_are_laid_out_object_by_object():
+    triangle, square = np.array([[0.0, 0], [4, 0], [0, 4]]), np.array([[1.0, 1], [3, 1], [3, 3], [1, 3]])
+    arrays = lay_out_rings([(), (triangle, square), iter((square,)), ()])
+    assert arrays["ring_offsets"].tolist() == [0, 0, 2, 3, 3]
+    assert arrays["ring_spans"].tolist() == [[0, 3], [3, 7], [7, 11]]
+    np.testing.assert_array_equal(arrays["points"], np.concatenate((triangle, square, square)))
+    none = lay_out_rings([(), ()])
+    assert [none[name].shape for name in ("ring_offsets", "ring_spans", "points")] == [(3,), (0, 2), (0, 2)]
 
 
 def test_names_stay_apart(tmp_path):

@@ -253,6 +253,21 @@ def _outlines(objects: Objects, order: np.ndarray) -> dict[str, np.ndarray]:
     return {"ring_offsets": offsets, "ring_spans": spans, "points": as_array(objects.points, np.float64).reshape(-1, 2)}
 
 
+def lay_out_rings(objects: Iterable[Iterable[np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of the outlines of an index. objects: of each, in order, its rings (P, 2) of x and y, in pixels."""
+    ring_offsets, point_offsets, points = [0], [0], [np.zeros((0, 2))]
+    for rings in objects:
+        for ring in rings:
+            points.append(ring)
+            point_offsets.append(point_offsets[-1] + len(ring))
+        ring_offsets.append(len(point_offsets) - 1)
+    return {
+        "ring_offsets": np.array(ring_offsets, np.int64),
+        "ring_spans": spans_of(np.array(point_offsets)),
+        "points": np.concatenate(points),
+    }
+
+
 def spans_of(offsets: array[int] | np.ndarray) -> np.ndarray:
     """(R, 2) start and stop of every run that R + 1 offsets bound."""
     ends = np.asarray(offsets, np.int64)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from onelook.data.arrays import take_objects
 from onelook.data.boxes import clean_boxes, cut_outline, reach_beyond
-from onelook.data.building import GATHERED_AT_ONCE, gather_spans, spans_of
+from onelook.data.building import GATHERED_AT_ONCE, gather_spans, lay_out_rings
 from onelook.data.formats.base import LEFT_OUT, Losses
 from onelook.data.index import LAZY, SCHEMA, Index, index_in_memory
 from onelook.data.split import Dataset
@@ -38,7 +39,10 @@ def cut_to_images(dataset: Dataset, losses: Losses) -> Dataset:
     arrays["areas"] = np.where(beyond, np.minimum(index.areas, np.maximum(sides, 0).prod(axis=1)), index.areas)
     arrays = take_objects(arrays, kept)
     if len(arrays["ring_offsets"]):
-        arrays |= _cut_outlines(index, np.flatnonzero(kept), outlined, height, width)
+        arrays |= lay_out_rings(
+            _cut_rings(index, row, int(height[row]), int(width[row])) if outlined[row] else index.rings(row)
+            for row in np.flatnonzero(kept).tolist()
+        )
     return replace(dataset, index=index_in_memory(arrays, index.meta))
 
 
@@ -58,22 +62,7 @@ def _outlines_beyond(index: Index, height: np.ndarray, width: np.ndarray) -> np.
     return beyond
 
 
-def _cut_outlines(
-    index: Index, order: np.ndarray, outlined: np.ndarray, height: np.ndarray, width: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The arrays of the outlines of the objects `order`, cut to their images; none of fewer than three points."""
-    ring_offsets, point_offsets, points = [0], [0], [np.zeros((0, 2))]
-    for thing in order.tolist():
-        rings = index.rings(thing)
-        if outlined[thing]:
-            cut = (cut_outline(ring, int(height[thing]), int(width[thing])) for ring in rings)
-            rings = tuple(ring for ring in cut if len(ring) > 2)
-        for ring in rings:
-            points.append(ring)
-            point_offsets.append(point_offsets[-1] + len(ring))
-        ring_offsets.append(len(point_offsets) - 1)
-    return {
-        "ring_offsets": np.array(ring_offsets, np.int64),
-        "ring_spans": spans_of(np.array(point_offsets)),
-        "points": np.concatenate(points),
-    }
+def _cut_rings(index: Index, row: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """The outlines of an object, cut to its image; none of fewer than three points."""
+    cut = (cut_outline(ring, height, width) for ring in index.rings(row))
+    return (ring for ring in cut if len(ring) > 2)

@@ -11,7 +11,7 @@ import numpy as np
 
 from onelook.data.arrays import take_rows, with_image_names
 from onelook.data.boxes import cut_outline
-from onelook.data.building import empty_arrays, spans_of
+from onelook.data.building import empty_arrays, lay_out_rings
 from onelook.data.index import LAZY, SCHEMA, TRUNCATED, Index, index_in_memory
 from onelook.data.members import ImageFile
 from onelook.data.split import Dataset
@@ -217,16 +217,8 @@ def _moved_outlines(index: Index, rows: np.ndarray, places: np.ndarray) -> dict[
     """The arrays of the outlines of objects in tiles (top, left, height, width), cut to them."""
     if not len(index.lazy("ring_offsets")):
         return empty_arrays("ring_offsets", "ring_spans", "points")
-    ring_offsets, point_offsets, points = [0], [0], [np.zeros((0, 2))]
-    for row, (top, left, height, width) in zip(rows.tolist(), places.tolist()):
-        for ring in index.rings(row):
-            cut = cut_outline(ring - (left, top), height, width)
-            if len(cut) > 2:
-                points.append(cut)
-                point_offsets.append(point_offsets[-1] + len(cut))
-        ring_offsets.append(len(point_offsets) - 1)
-    return {
-        "ring_offsets": np.array(ring_offsets, np.int64),
-        "ring_spans": spans_of(np.array(point_offsets)),
-        "points": np.concatenate(points),
-    }
+    moved = (
+        (cut_outline(ring - (left, top), height, width) for ring in index.rings(row))
+        for row, (top, left, height, width) in zip(rows.tolist(), places.tolist())
+    )
+    return lay_out_rings((ring for ring in rings if len(ring) > 2) for rings in moved)
