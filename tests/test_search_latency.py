@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import onelook
+from onelook.api import search_latency
 from onelook.api.search_latency import LatencyMeter
 from onelook.cli.app import run
 from onelook.errors import UsageError
@@ -24,6 +25,9 @@ def formula(meter: LatencyMeter, operator: Operator) -> float:
     inputs = 1 if operator.depthwise else operator.inputs
     work = operator.kernel**2 * inputs * operator.outputs * (operator.side // operator.stride) ** 2
     return 1e-5 + work / 2e10
+
+
+MEASURE = LatencyMeter.measure  # the tests replace it
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +69,22 @@ def test_the_found_detector_keeps_the_budget_and_the_table_is_kept_in_the_cache(
     assert len(meter.table.known) == len(kept["silu"])
     cache.write_text("{")
     assert not LatencyMeter(search_form("damo-yolo-ns"), 128, "torch", 1).table.known
+
+
+def test_every_timed_run_of_a_network_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that by which the number of turns is chosen, which is the fastest here."""
+    now, calls = [0.0], [0]
+
+    def run() -> None:
+        calls[0] += 1
+        now[0] += {1: 0.5, 2: 0.125}.get(calls[0], 0.25)  # the first one warms up
+
+    meter = LatencyMeter(search_form("damo-yolo-ns"), 128, "torch", 1)
+    monkeypatch.setattr(meter.runtime, "detector", lambda architecture, draft: run)
+    monkeypatch.setattr(meter.runtime, "clock", lambda: now[0])
+    monkeypatch.setattr(search_latency, "_run_of", lambda runtime: runtime)
+    assert MEASURE(meter, [meter.form.structure], lambda done, total, text: None) == [0.125]
+    assert calls[0] == 2 + 3 * search_latency._LEAST_TURNS  # nothing warms up twice
 
 
 @pytest.mark.slow

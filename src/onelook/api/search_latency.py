@@ -98,8 +98,8 @@ class LatencyMeter:
             first = alternate(runs, 1, warm_up=1, wait=wait, clock=clock)
             mean = sum(seconds for (seconds,) in first.values()) / len(first)
             turns = min(max(_LEAST_TURNS, round(_TURNS_TIME / (3 * mean))), _MOST_TURNS)
-            seconds = alternate(runs, turns, warm_up=1, untimed=1, timed=2, wait=wait, progress=measured, clock=clock)
-        return [min(seconds[str(place)]) for place in range(len(structures))]
+            later = alternate(runs, turns, untimed=1, timed=2, wait=wait, progress=measured, clock=clock)
+        return [min(*first[str(place)], *later[str(place)]) for place in range(len(structures))]
 
     def operator_seconds(self, operator: Operator) -> float:
         """Seconds of one convolution and its activation, measured."""
