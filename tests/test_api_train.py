@@ -22,6 +22,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.networks.build import build
 from onelook.reporter import SilentReporter
 from onelook.training.distillation import Distillation
+from onelook.weights import read_header
 
 PACKAGE = Path(onelook.__file__).parent
 SMALL = {"size": (64, 64), "batch_size": 4, "epochs": 1, "closing": None, "multiscale": None}
@@ -93,6 +94,21 @@ def test_a_loaded_detector_is_trained_and_stays_as_it_is(result, scenes, tmp_pat
     assert trained.reason == "finished" and "Loaded 'a detector in memory'" in "\n".join(told.lines)
     after = detector.runtime.detector.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_training_starts_from_the_best_weights_of_a_run(result, scenes, tmp_path):
+    told, given = Collected(), {"validation": "none", "device": "cpu", "workers": 0}
+    more = onelook.train(recipe(), scenes, weights=result.folder, out=tmp_path / "more", reporter=told, **given)
+    assert f"Loaded '{result.weights}'" in "\n".join(told.lines)
+    (first,) = read_header(more.weights).trained["initial"]
+    assert first["file"] == "best.safetensors"
+    assert "started from | `best.safetensors`" in (more.folder / "MODEL_CARD.md").read_text()
+    detector = onelook.load("yolox-nano", weights=result.folder, device="cpu")
+    assert detector.class_names == result.detector.class_names
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(onelook.UserError, match=r"photos' is not a run: it has no best\.safetensors"):
+        onelook.train(recipe(), scenes, weights=tmp_path / "photos", out=tmp_path / "none", **QUICK)
+    assert not (tmp_path / "none").exists()
 
 
 def test_weights_and_a_teacher_may_be_in_memory(scenes, tmp_path):

@@ -184,6 +184,15 @@ def test_a_file_that_does_not_agree_is_not_used(weights: Path, monkeypatch: pyte
         opened(weights, "onnx")
 
 
+def test_the_weights_of_a_run_have_one_file_however_they_are_named(weights: Path) -> None:
+    best = weights.rename(weights.with_name("best.safetensors"))
+    by_file, by_folder = (
+        cached_onnx.cached_onnx("yolox-nano", replace(OPTIONS, weights=one)) for one in (best, best.parent)
+    )
+    assert by_file is not None and by_folder is not None
+    assert (by_folder.key, by_folder.places) == (by_file.key, by_file.places)
+
+
 def test_a_file_that_is_made_ends_the_record_of_a_failure(weights: Path, exports: list[list[str]]) -> None:
     cached = cached_onnx.cached_onnx(weights, OPTIONS)
     assert cached is not None

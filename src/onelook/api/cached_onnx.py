@@ -174,10 +174,14 @@ def _digest(file: Path) -> str:
 
 def _files_of(model: PathLike, weights: PathLike | None) -> list[Path]:
     """The files that a model is made of, its weights last; none where one is missing."""
-    path = Path(model)
-    own = [path / run_files.BEST_WEIGHTS] if path.is_dir() else [path] if path.is_file() else []
-    files = own if weights is None else [*own, Path(weights)]
+    own = [_file_of(model)] if os.path.exists(model) else []
+    files = own if weights is None else [*own, _file_of(weights)]
     return files if all(file.is_file() for file in files) else []
+
+
+def _file_of(path: PathLike) -> Path:
+    """The best weights of a run's folder, or the file itself."""
+    return Path(path, run_files.BEST_WEIGHTS) if os.path.isdir(path) else Path(path)
 
 
 def _failure_of(place: Path) -> Path:

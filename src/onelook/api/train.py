@@ -69,7 +69,8 @@ def train(
     train.  validation: a data set, or a split of the same folder; None is val, or test where there is no val; "none"
     evaluates nothing, and the last weights count as the best.  val_fraction: the share of the images to evaluate on,
     where the data set has no split for it: divided as by `onelook.split`; a resumed run keeps its division.  weights:
-    what the training starts from: a file of any supported format, or a detector in memory; None is from scratch.
+    what the training starts from: a file of any supported format, the folder of a run (its best weights), or a detector
+    in memory; None is from scratch.
     teacher: model whose features are additional targets (distillation): a name with `teacher_weights`, a weights file,
     the folder of a run, or a detector in memory.  teacher_weights: weights for a teacher that is given by name.  out:
     folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with its recipe and

@@ -41,7 +41,7 @@ from onelook.training.processes import ProcessGroup, gather_objects, join_proces
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
 from onelook.training.run import Evaluate, Run, exclusive
-from onelook.training.start import check_batch, check_batch_norm_variance, fill_memory, starting_point
+from onelook.training.start import check_batch, check_batch_norm_variance, fill_memory, first_weights, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.threads import ThreadChoice, thread_candidates, wants_choice
 from onelook.training.train_state import TrainState
@@ -122,7 +122,7 @@ def _start(
     start = Start(
         folder=folder,
         resume=resume,
-        weights=None if resume or options.weights == "none" else _text(options.weights),
+        weights=None if resume else first_weights(options.weights),
         teacher=_text(options.teacher),
         teacher_weights=_text(options.teacher_weights),
         begin=begin,

@@ -128,12 +128,13 @@ def tune(
     recipe of None is that of the search that is resumed.
     data: folder or file of a data set.
     ranges: what is searched, each "path=low..high"; without any the learning rate, momentum, weight decay and the
-    weights of the loss.  weights: file that every trial starts from.  trials: how many trainings, earlier ones of the
-    search included; None is 30, or as many as there is time for.  budget: the time of the whole search, such as "30m",
-    "1h30m" or a number of seconds, that of earlier sessions included; None is without a limit.  method: "genetic" or
-    "tpe" (Optuna's TPE, which stops bad trials early by successive halving and a median rule); None is "tpe" with a
-    budget, "genetic" without.  seeds: with how many seeds the best trial's recipe and the starting one are trained in
-    the end, to tell whether it is better; 0 for no such comparison; None is 3 with "tpe" or a budget, else 0.
+    weights of the loss.  weights: file that every trial starts from, or the folder of a run.  trials: how many
+    trainings, earlier ones of the search included; None is 30, or as many as there is time for.  budget: the time of
+    the whole search, such as "30m", "1h30m" or a number of seconds, that of earlier sessions included; None is without
+    a limit.  method: "genetic" or "tpe" (Optuna's TPE, which stops bad trials early by successive halving and a median
+    rule); None is "tpe" with a budget, "genetic" without.  seeds: with how many seeds the best trial's recipe and the
+    starting one are trained in the end, to tell whether it is better; 0 for no such comparison; None is 3 with "tpe" or
+    a budget, else 0.
     parallel: trainings at the same time; None is one.
     device: as for `onelook.train`; several, separated by commas, are taken in turn.  out: folder of the search; None is
     runs/tune-NAME.  resume: continue the search in `out`; settings that are None are as they were.  seed: of the search

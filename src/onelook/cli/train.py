@@ -70,7 +70,7 @@ def train(
         data: Data set: a folder, a YAML or COCO JSON file, or a URL or pattern of shards; or a folder of class folders.
         overrides: Changes of the recipe, each path=value.
         model: Name of the model. Needed unless --recipe or --resume gives one.
-        weights: File to start from; none starts from scratch.
+        weights: File to start from, or the folder of a run (its best weights); none starts from scratch.
         recipe: Another recipe: its name (NAME:published, NAME:small), a recipe.yaml, or the folder of a run.
         epochs: Passes over the data; 50 with weights, else as published.
         budget: Instead of epochs, the time that all may take: 30s, 10m or 2h; or passes, 20e.

@@ -58,7 +58,7 @@ def tune(
         settings: path=low..high to search a number, path=value to change the recipe.
         model: Name of the model. Needed unless --recipe or --resume gives one.
         recipe: Another recipe: its name, a recipe.yaml, or the folder of a run.
-        weights: File that every trial starts from.
+        weights: File that every trial starts from, or the folder of a run.
         trials: How many trainings, those of earlier sessions included; 30 unless given, or what the budget allows.
         budget: Time of the whole search, such as 30m or 1h30m, earlier sessions included.
         method: genetic or tpe (Optuna); tpe with --budget, else genetic, unless given.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe, batch_settings
 from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.training.unfold_batch_norm import enlarge_small_filters, measure_statistics
-from onelook.weights import load_weights, save_weights
+from onelook.weights import load_weights, save_weights, weights_file
 from onelook.weights.report import LoadReport
 
 STATISTICS_IMAGES = 128  # that the statistics of folded batch norm are measured on
@@ -34,6 +35,13 @@ def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
     """Builds the detector of a recipe, with random weights by its seed."""
     torch.manual_seed(recipe.seed)
     return build(recipe.model, names)
+
+
+def first_weights(given: str | os.PathLike[str] | Detector | None) -> str | Detector | None:
+    """What a training starts from: a file, of a run's folder its best weights; None for random weights ("none")."""
+    if given is None or isinstance(given, Detector):
+        return given
+    return None if given == "none" else str(weights_file(given))
 
 
 def starting_point(

@@ -44,7 +44,8 @@ def open_detector(
 
     model: a variant's name (with `weights`), a weights file of any supported format, or the folder of a run (its
     `best.safetensors`), or a model file (with `weights`). A file that does not say what it holds is recognised by its
-    tensors.  untrained: a name without weights is freshly initialised, where it otherwise is a WeightsError.
+    tensors.  weights: a file, or the folder of a run.  untrained: a name without weights is freshly initialised, where
+    it otherwise is a WeightsError.
 
     Raises ConfigError for an unknown name and for two sets of weights, WeightsError for files that cannot be used.
     """
@@ -55,7 +56,7 @@ def open_detector(
         return _of_model_file(path, weights, untrained=untrained)
     if path.is_dir():
         _check_no_weights(weights, path)
-        return _of_file(_best(path), path.name)
+        return _of_file(weights_file(path), path.name)
     if path.suffix.lower() in _FILES or path.is_file():
         _check_no_weights(weights, path)
         return _of_file(path, path.stem)
@@ -64,7 +65,7 @@ def open_detector(
         raise _unknown(name)
     row = VARIANTS[name]
     if weights is not None:
-        return _of_file(Path(weights), name, name)
+        return _of_file(weights_file(weights), name, name)
     if not untrained:
         where = f" The official ones are at {row.url}." if row.url else ""
         raise WeightsError(f"The model '{name}' has no weights yet.", f"Give a file as weights.{where}")
@@ -81,7 +82,7 @@ def _of_model_file(path: Path, weights: str | os.PathLike[str] | None, *, untrai
                 "Give the weights of a training of it, or that run's folder as the model.",
             )
         return OpenedDetector(build(row.architecture), row.name, row.architecture.size)
-    opened = _of_file(Path(weights), row.name)
+    opened = _of_file(weights_file(weights), row.name)
     found = opened.detector.architecture
     if found is None or _without_classes(found) != _without_classes(row.architecture):
         raise WeightsError(f"'{os.fspath(weights)}' holds weights of another network than '{path}'.", "Check both.")
@@ -149,7 +150,11 @@ def _unknown(name: str) -> UserError:
     return ConfigError(f"'{name}' does not exist.{did_you_mean(path.name, runs)}", remedy)
 
 
-def _best(folder: Path) -> Path:
+def weights_file(weights: str | os.PathLike[str]) -> Path:
+    """The file itself, or the best weights in the folder of a run; WeightsError for a folder without them."""
+    folder = Path(weights)
+    if not folder.is_dir():
+        return folder
     if (folder / run_files.BEST_WEIGHTS).is_file():
         return folder / run_files.BEST_WEIGHTS
     if (folder / run_files.RECIPE).is_file():
