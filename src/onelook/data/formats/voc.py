@@ -47,10 +47,11 @@ _NAME_FILES = ("labels.txt", "classes.txt", "classes.names")
 
 
 def find(root: Path) -> Source | None:
-    """VOC in a folder: `Annotations` with lists in `ImageSets/Main`, with a folder for each split or without splits; or
-    `{split}/*.xml` beside images.
+    """VOC in a folder: `Annotations` with lists in `ImageSets/Main`, with a folder for each split or without splits;
+    `labels` beside `data` or `images`, also in `{split}`; or `{split}/*.xml` beside images.
     """
-    if (annotations := _folder_of_annotations(root)).is_dir() and _has_xml(annotations):
+    if _is_annotated(root):
+        annotations = _folder_of_annotations(root)
         parts = {
             path.stem: Part(path) for path in entries_ending(root / "ImageSets" / "Main", ".txt") if _is_split(path)
         }
@@ -58,7 +59,7 @@ def find(root: Path) -> Source | None:
         parts = named_splits(parts) if parts else {WHOLE: Part()}
     else:
         folders = [root / name for name in sorted(os.listdir(root)) if split_word(name) and os.path.isdir(root / name)]
-        parts = {folder.name: Part(images=(folder,)) for folder in folders if _may_be_voc(_first_xml(folder))}
+        parts = {folder.name: Part(images=found) for folder in folders if (found := _split_folders(folder))}
         if not parts:
             return _in_devkit(root)
         parts = named_splits(parts)
@@ -66,10 +67,32 @@ def find(root: Path) -> Source | None:
     return Source(VOC, root, root, parts, names)
 
 
+def _is_annotated(root: Path) -> bool:
+    """Whether a folder has annotations in a folder of their own."""
+    folder = _folder_of_annotations(root)
+    if folder.name != "labels":
+        return folder.is_dir() and _has_xml(folder)
+    # Most folders of this name are YOLO's, with a file for each of many images: what is below is not searched.
+    return _may_be_voc(_first_xml(folder)) and not entries_ending(folder, ".txt") and _images_beside(folder) is not None
+
+
 def _folder_of_annotations(root: Path) -> Path:
-    """`Annotations`, or `annotations` where the name is written so."""
-    folders = [root / name for name in ("Annotations", "annotations")]
+    """`Annotations`, or `annotations` where the name is written so, or `labels`, as FiftyOne calls it."""
+    folders = [root / name for name in ("Annotations", "annotations", "labels")]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def _images_beside(annotations: Path) -> Path | None:
+    """The folder of the images beside that of the annotations; None where there is none."""
+    return next((folder for folder in _image_folders(annotations.parent) if folder.is_dir()), None)
+
+
+def _split_folders(folder: Path) -> tuple[Path, ...]:
+    """Of the folder of a split: itself, where images and XML files are side by side, or those of both; () otherwise."""
+    if _may_be_voc(_first_xml(folder)):
+        return (folder,)
+    images = _images_beside(annotations := _folder_of_annotations(folder))
+    return (annotations, images) if images is not None and _is_annotated(folder) else ()
 
 
 def _divided(root: Path, annotations: Path) -> dict[str, Part]:
@@ -85,7 +108,7 @@ def _divided(root: Path, annotations: Path) -> dict[str, Part]:
 
 
 def _image_folders(root: Path) -> list[Path]:
-    return [root / name for name in ("JPEGImages", "images", "Images")]
+    return [root / name for name in ("JPEGImages", "images", "Images", "data")]
 
 
 def find_flat(root: Path) -> Source | None:
@@ -348,7 +371,8 @@ def _annotation_file(source: Source, split: str, path: str, name: str) -> str:
 VOC = Format(
     name="voc",
     title="Pascal VOC",
-    layout="JPEGImages or images, Annotations, ImageSets/Main/{split}.txt; or XML files beside their images",
+    layout="JPEGImages or images, Annotations, ImageSets/Main/{split}.txt; data and labels; "
+    "or XML files beside their images",
     find=find,
     find_flat=find_flat,
     files_of=_files_of,

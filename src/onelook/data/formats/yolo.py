@@ -124,10 +124,13 @@ def find(root: Path) -> Source | None:
 
 
 def find_flat(root: Path) -> Source | None:
-    """Finds images and label files side by side, in `{split}` or without splits, as labelling tools leave them."""
+    """Finds images and label files side by side, in `{split}` or without splits, as labelling tools leave them.
+
+    A single folder `data` holds a data set without splits, as FiftyOne exports one (`YOLOv4Dataset`).
+    """
     flat = {folder.name: Part(images=(folder,)) for folder in _folders(root) if _is_flat(folder)}
     if flat:
-        return _source(root, flat if all(map(split_word, flat)) else {})
+        return _source(root, flat if all(map(split_word, flat)) or tuple(flat) == ("data",) else {})
     return _source(root, {WHOLE: Part(images=(root,))} if _is_flat(root) else {})
 
 
