@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from onelook.named import import_named
+from onelook.types import Detections
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -28,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "reporter",
         "files",
         "run_files",
+        "named",
         "devices",
         "threads",
         "config",
@@ -54,6 +58,7 @@ WITHOUT_TORCH = (
     "reporter",
     "files",
     "run_files",
+    "named",
     "devices",
     "threads",
     "config",
@@ -313,6 +318,13 @@ def test_user_input_is_not_checked_by_what_an_option_of_python_removes(module: s
     """`assert` may tell the type checker what is known; it has no message for anybody to read."""
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         assert not (isinstance(node, ast.Assert) and node.msg is not None), f"{module}:{node.lineno}"
+
+
+def test_one_function_imports_what_a_text_names() -> None:
+    """The packages aside that load their public names at the first use."""
+    using = {module for module, path in MODULES.items() if "import_module(" in path.read_text(encoding="utf-8")}
+    assert using == {"onelook", "onelook.data", "onelook.evaluation", "onelook.named"}
+    assert import_named("onelook.types:Detections") is Detections
 
 
 def test_the_typing_marker_is_there() -> None:

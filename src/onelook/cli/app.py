@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from onelook.cli.command_result import CommandResult
@@ -28,6 +27,7 @@ from onelook.cli.interrupts import end_imports_at_once, repeat_lost_interrupts
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.cli.quick import parse
 from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package, reason_of
+from onelook.named import import_named
 from onelook.threads import make_waiting_passive
 from onelook.version import __version__
 
@@ -177,8 +177,7 @@ def import_verb(verb: str) -> Any:
     collects = gc.isenabled()
     gc.disable()  # an import makes many objects and no garbage: looking for it takes a tenth of the time
     try:
-        module, _, name = VERBS[verb][0].partition(":")
-        return getattr(import_module(module), name)
+        return import_named(VERBS[verb][0])
     finally:
         if collects:
             gc.enable()

@@ -6,7 +6,6 @@ A family's module gives `default(variant) -> Recipe`; a recipe file is the plain
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
@@ -53,6 +52,7 @@ from onelook.losses.one_to_one import Selection
 from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
+from onelook.named import import_named
 from onelook.networks.published import Variant
 from onelook.networks.variants import ARCHITECTURE_TYPES, VARIANTS
 from onelook.training.adversarial import Adversarial
@@ -189,8 +189,7 @@ def default_recipe(name: str, distilled: bool = False) -> Recipe:
 
 def _call(functions: Mapping[str, str], model: Variant) -> Recipe:
     """The recipe that the function of the model's family makes."""
-    module, _, function = functions[model.family].partition(":")
-    recipe = getattr(import_module(module), function)(model)
+    recipe = import_named(functions[model.family])(model)
     assert isinstance(recipe, Recipe)
     return recipe
 

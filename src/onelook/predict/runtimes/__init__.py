@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib import import_module
 from types import MappingProxyType
 
+from onelook.named import import_named
 from onelook.predict.runtimes.exported import ExportedRuntime
 
 # The ending of a file's name: module and class of its runtime, imported where a file of this name is given.
@@ -28,6 +28,5 @@ def exported_runtime(path: str | os.PathLike[str]) -> type[ExportedRuntime] | No
     target = next((target for suffix, target in RUNTIMES.items() if name.endswith(suffix)), None)
     if target is None:
         return None
-    module, _, kind = target.partition(":")
-    found: type[ExportedRuntime] = getattr(import_module(module), kind)
+    found: type[ExportedRuntime] = import_named(target)
     return found

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
 from onelook.errors import UsageError, did_you_mean
+from onelook.named import import_named
 from onelook.predict.sources import PreparedImage, Source, UnreadableSource
 from onelook.predict.writers.files import Output, Writer, cannot_write
 from onelook.predict.writers.journal import LINES, RECORD, Journal, has_results
@@ -51,8 +51,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 def writer_of(name: str) -> Callable[[Output], Writer]:
     """The class of a format's writer."""
-    module, _, kind = WRITERS[name].partition(":")
-    found: Callable[[Output], Writer] = getattr(import_module(module), kind)
+    found: Callable[[Output], Writer] = import_named(WRITERS[name])
     return found
 
 
