@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import onelook
-from onelook.errors import ExportError, WeightsError
+from onelook.errors import ExportError, UsageError, WeightsError
 from onelook.exported import ExportedMetadata
 
 METADATA = ExportedMetadata(
@@ -73,6 +74,21 @@ def test_reading_metadata_needs_no_torch() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("beside", [".xml", ".param"])
+def test_a_part_of_an_exported_model_is_refused_with_the_file_to_give(tmp_path: Path, beside: str) -> None:
+    for ending in (".bin", beside):
+        (tmp_path / f"m{ending}").write_bytes(b"\0" * 64)
+    part, whole = tmp_path / "m.bin", re.escape(f"'{tmp_path / 'm'}{beside}'")
+    for given in ({"model": part}, {"model": "yolox-nano", "weights": part}):
+        with pytest.raises(UsageError, match=f"Give the file {whole}"):
+            onelook.load(**given)
+        with pytest.raises(UsageError, match=f"Give the file {whole}"):
+            onelook.export(**given, out=tmp_path / "m.onnx")
+    (tmp_path / f"m{beside}").unlink()
+    with pytest.raises(WeightsError, match=re.escape(f"'{part}'")):
+        onelook.load(part)
+
+
 def test_an_exported_file_without_metadata_is_an_error(tmp_path: Path) -> None:
     """Without the check its boxes would be read as raw outputs and its colours as BGR: results that only look right."""
     onnx = pytest.importorskip("onnx")

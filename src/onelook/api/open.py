@@ -25,7 +25,7 @@ from onelook.errors import (
 from onelook.exported import METADATA_KEY
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
-from onelook.predict.runtimes import exported_runtime
+from onelook.predict.runtimes import check_whole, exported_runtime
 from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError
 from onelook.threads import check_threads, limit_torch_threads
 
@@ -176,6 +176,8 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
             f"A value of type '{type(model).__name__}' is no model.", "Give a name, a path, or a detector."
         )
     for given in (model, weights):
+        if given is not None:
+            check_whole(given)
         kind = None if given is None else exported_runtime(given)
         if kind is not None and not kind.holds_weights:
             raise UsageError(
@@ -204,6 +206,8 @@ def _open_exported(model: PathLike, options: LoadOptions) -> ExportedRuntime | N
     weights = options.weights
     path = Path(model if weights is None else weights)
     runtime = exported_runtime(path)
+    if runtime is None:
+        check_whole(path)
     if runtime is None or path.is_dir() or (weights is not None and Path(model).exists()):
         return None
     if not path.is_file():

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from onelook.errors import UsageError
 from onelook.named import import_named
 from onelook.predict.runtimes.exported import ExportedRuntime
 
@@ -20,6 +21,9 @@ RUNTIMES: Mapping[str, str] = MappingProxyType(
         ".engine": "onelook.predict.runtimes.tensorrt:TensorrtRuntime",
     }
 )
+# The ending of a file that is a part of a model: the endings of the file beside it that is given in its place. A table,
+# so that no runtime is imported for a file of weights.
+_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType({".bin": (".xml", ".param")})
 
 
 def exported_runtime(path: str | os.PathLike[str]) -> type[ExportedRuntime] | None:
@@ -30,3 +34,12 @@ def exported_runtime(path: str | os.PathLike[str]) -> type[ExportedRuntime] | No
         return None
     found: type[ExportedRuntime] = import_named(target)
     return found
+
+
+def check_whole(path: str | os.PathLike[str]) -> None:
+    """UsageError for a file that is a part of an exported model beside it, such as the .bin of an .xml."""
+    stem, ending = os.path.splitext(path)
+    named = [file for other in _PARTS.get(ending.lower(), ()) if os.path.isfile(file := stem + other)]
+    if named and os.path.isfile(path):
+        files = " or ".join(f"'{file}'" for file in named)
+        raise UsageError(f"'{os.fspath(path)}' is only a part of an exported model.", f"Give the file {files}.")
