@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from onelook.config import change
 from onelook.errors import UsageError, UserError
+from onelook.training import start
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.multiscale import MultiScale
 from onelook.training.processes import ProcessGroup
+from onelook.training.recipe import batch_settings
 from onelook.training.start import fill_memory
 from onelook.training.train_state import RuntimeOptions
 from training import ALONE, CPU, changed, detector_of
@@ -65,10 +68,30 @@ def test_a_trial_is_a_whole_step_at_the_largest_size_and_changes_nothing():
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 
+class Images(tuple):
+    """A data set of which only the classes and the number of images are asked for."""
+
+    names = ("square",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "batch", "said"),
+    [({"accumulate": 2}, 8, "is 8."), ({"nominal_batch": 16, "accumulate": 2}, 4, "is 16.")],
+    ids=["passes of a step", "a nominal batch"],
+)
+def test_the_found_batch_is_the_option_that_gives_it(monkeypatch, fields, batch, said):
+    monkeypatch.setattr(start, "largest_batch", lambda trial, limit: min(4, limit))
+    gpu, given = ProcessGroup(0, 1, torch.device("cuda")), {"runtime": RuntimeOptions(), "teacher": None}
+    recipe = changed(**fields)
+    found, note = fill_memory(recipe, gpu, Images(range(9)), **given)
+    assert found == batch and note == f"The device holds 4 images: the batch {said}"
+    assert change(recipe, batch_settings(recipe, found)).batch_size == int(said[3:-1])
+
+
 def test_automatic_batch_size_needs_one_process_and_a_gpu():
-    recipe = changed()
-    given = {"detector": detector_of(recipe), "runtime": RuntimeOptions(), "teacher": None}
-    same, said = fill_memory(recipe, ALONE, 24, **given)
-    assert same is recipe and said == "batch=auto fills a GPU's memory; without one the batch is 8 images."
+    recipe, images = changed(), Images(range(24))
+    given = {"runtime": RuntimeOptions(), "teacher": None}
+    batch, said = fill_memory(recipe, ALONE, images, **given)
+    assert batch is None and said == "batch=auto fills a GPU's memory; without one the batch is 8 images."
     with pytest.raises(UsageError, match="for one process"):
-        fill_memory(recipe, ProcessGroup(0, 2, CPU), 24, **given)
+        fill_memory(recipe, ProcessGroup(0, 2, CPU), images, **given)

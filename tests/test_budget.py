@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onelook.api import training_session
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resumed
 from onelook.api.tasks import last_evaluations
 from onelook.api.time_budget import with_budget_epochs, with_epochs_of_run
@@ -18,6 +19,7 @@ from onelook.config import to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
+from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.training import budget as budgets
 from onelook.training.budget import Budget, TimePlan, parse_budget
@@ -191,6 +193,27 @@ def test_budgets_that_cannot_be_kept_are_said(scenes, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_batch_that_memory_holds_is_known_before_the_budget_is_planned(scenes, tmp_path, monkeypatch):
+    """And the recipe is fitted to it: with weights, a few images are 500 steps of that batch."""
+    seen = []
+
+    def fills(recipe, *_, **__):
+        seen.append(recipe.batch_size)
+        return 3, "The device holds 3 images."
+
+    def plans(resolve, recipe, *_, **__):
+        seen.extend((recipe.batch_size, recipe.epochs, resolve(7).batch_size, resolve(7).epochs))
+        raise UserError("planned", "no more is needed")
+
+    monkeypatch.setattr(training_session, "fill_memory", fills)
+    monkeypatch.setattr(training_session, "planned", plans)
+    choice = RecipeChoice(model="yolov7-tiny", size=64, batch="auto")
+    with pytest.raises(UserError, match="planned"):
+        train(choice, scenes, budget="10m", weights=build("yolov7-tiny", 3), out=tmp_path / "run", device="cpu")
+    count = -(-len(open_dataset(scenes, "train")) // 3)
+    assert seen == [16, 3, -(-500 // count), 3, 7]
+
+
 def test_the_command_trains_by_a_budget_and_resumes_it(scenes, tmp_path, capsys):
     out = tmp_path / "run"
     command = ["train", str(scenes), "--model", "yolox-nano", "--size", "64", "--batch", "4", "--out", str(out)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelook.api.recipe_choice import RecipeChoice, refitted, resolved, resumed
-from onelook.config import change, diff, from_plain, to_plain, write_yaml
+from onelook.api.recipe_choice import RecipeChoice, resolved, resumed
+from onelook.config import diff, from_plain, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError
@@ -210,17 +209,3 @@ def test_a_backbone_learns_at_its_own_rate_and_a_frozen_start_keeps_its_statisti
     assert "backbone" in moved()
     full, own = groups[1.0, "weights"]["lr"], groups[0.1, "weights"]["lr"]
     assert own == pytest.approx(0.1 * full)
-
-
-def test_the_recipe_is_fitted_to_the_batch_that_memory_holds(tmp_path):
-    training = open_dataset(write_synthetic(tmp_path, Scenes(size=(64, 64)), {"train": 40}), "train")
-    choice = RecipeChoice(model="yolov7-tiny", batch="auto", overrides=("ema.decay=0.5",))
-    make = partial(resolved, training=training, has_weights=True, on_cpu=False)
-    anchors = tuple(tuple((w + 1, h) for w, h in level) for level in find_recipe("yolov7-tiny").model.anchors)
-    filled = change(make(choice), {"batch_size": 8, "model.anchors": anchors})
-    found = refitted(choice, filled, make, epochs=None)
-    same = make(replace(choice, batch=8))
-    assert found == change(same, {"model.anchors": anchors}) and found.epochs == 100  # 500 steps
-    assert found.clip != filled.clip and found.ema.decay == 0.5
-    assert "500 steps of 8 images" in choice.says_small(found, training, True)
-    assert refitted(choice, filled, make, epochs=7).epochs == 7

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -245,21 +245,6 @@ def resolved(
     found = change(choice, {"model.num_classes": len(training.names)})
     check_start(found, has_weights)
     return found
-
-
-def refitted(
-    choice: RecipeChoice, filled: Recipe, make: Callable[[RecipeChoice], Recipe], *, epochs: int | None
-) -> Recipe:
-    """The recipe `small` of a choice with batch "auto", for the batch that was found.
-
-    filled: the recipe with that batch, whose anchors stay, made for another one.  make: resolves a choice.  epochs: of
-    a budget; None where the choice decides them.
-    """
-    found = make(replace(choice, batch=filled.batch_size, epochs=choice.epochs if epochs is None else epochs))
-    found = replace(found, batch_size=filled.batch_size, accumulate=filled.accumulate)
-    if not hasattr(filled.model, "anchors"):
-        return found
-    return change(found, {"model.anchors": getattr(filled.model, "anchors")})  # noqa: B009
 
 
 def resumed(choice: Recipe | RecipeChoice, folder: Path, data: str = "DATA") -> Recipe:

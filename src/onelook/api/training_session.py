@@ -16,7 +16,7 @@ import torch
 
 from onelook import run_files
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, given_recipe, named_choice, refitted, resolved, resumed
+from onelook.api.recipe_choice import RecipeChoice, given_recipe, named_choice, resolved, resumed
 from onelook.api.run_folder import run_folder, run_name
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.suspicious import check_option, find_suspicious, read_suspicious
@@ -261,6 +261,7 @@ def _prepare(
     if start.resume:
         choice = with_epochs_of_run(choice, start.folder, options.budget)
         recipe = resumed(choice, start.folder, shlex.quote(str(training.described_by)))
+        found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     else:
         has_weights, has_teacher = start.weights is not None, start.teacher is not None
         make = partial(
@@ -271,6 +272,12 @@ def _prepare(
             on_cpu=process_group.device.type == "cpu",
         )
         recipe = make(choice)
+        found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
+        if isinstance(choice, RecipeChoice) and choice.batch == "auto":  # first: steps of that batch are planned
+            taught_by, runtime = None if found is None else found[0], options.runtime
+            batch, batch_note = fill_memory(recipe, process_group, training, runtime=runtime, teacher=taught_by)
+            choice = replace(choice, batch=batch)
+            recipe = make(choice)
         if options.budget is not None:
             recipe, pace, budget_note = planned(
                 lambda epochs: make(named_choice(choice, epochs=epochs)),
@@ -287,17 +294,8 @@ def _prepare(
     if options.augment_on == "device":
         check_augment_on_device(recipe, process_group.device)
     check_metric(task, recipe, validation)
-    found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     teacher, record = (None, None) if found is None else found
     detector, notes = starting_point(recipe, training, process_group, start.weights)
-    if isinstance(choice, RecipeChoice) and choice.batch == "auto" and not start.resume:
-        recipe, batch_note = fill_memory(
-            recipe, process_group, len(training), detector=detector, runtime=options.runtime, teacher=teacher
-        )
-        if small_note is not None:
-            epochs = None if options.budget is None else recipe.epochs
-            recipe = refitted(choice, recipe, make, epochs=epochs)
-            small_note = choice.says_small(recipe, training, start.weights is not None)
     notes = [note for note in (budget_note, small_note, *notes, anchor_note, batch_note) if note is not None]
     check_batch(recipe, process_group, training)
     train_state = TrainState(recipe, detector, process_group, options.runtime, teacher)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from onelook.config import change
 from onelook.data import Dataset
 from onelook.data.loader import Batch
 from onelook.errors import UsageError, UserError
@@ -112,26 +111,26 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group:
 def fill_memory(
     recipe: Recipe,
     process_group: ProcessGroup,
-    images: int,
+    training: Dataset,
     *,
-    detector: Detector,
     runtime: RuntimeOptions,
     teacher: Detector | None,
-) -> tuple[Recipe, str]:
-    """The recipe with the largest batch that fits into the device's memory, and a message about it.
+) -> tuple[int | None, str]:
+    """The largest batch that fits into the device's memory, as `batch_settings` takes it, and a message about it.
 
-    images: in the data set; a batch is never larger. A CPU shares its memory with everything else, so that there is
-    nothing to fill: the batch stays. Raises UsageError for several processes, which cannot be out of memory together.
+    It is never larger than the data set, and tried with a network of its own. A CPU shares its memory with everything
+    else, so that there is nothing to fill: the batch is None, and that of the recipe stays. Raises UsageError for
+    several processes, which cannot be out of memory together.
     """
     if process_group.size > 1:
         raise UsageError("batch=auto is for one process.", "Find it out with one, then give its multiple as batch.")
     if process_group.device.type != "cuda":
-        return recipe, f"batch=auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
+        return None, f"batch=auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
+    detector = make_detector(recipe, training.names)
     trial = training_trial(recipe, detector, process_group.device, runtime, teacher)
-    share = largest_batch(trial, max(1, images))
-    nominal = recipe.nominal_batch is not None
-    found = change(recipe, batch_settings(recipe, share) if nominal else {"batch_size": share * recipe.accumulate})
-    return found, f"The device holds {share} images: the batch is {found.batch_size}."
+    share = largest_batch(trial, max(1, len(training)))
+    batch = share if recipe.nominal_batch is not None else share * recipe.accumulate
+    return batch, f"The device holds {share} images: the batch is {batch_settings(recipe, batch)['batch_size']}."
 
 
 def check_batch_norm_variance(recipe: Recipe, train_state: TrainState, steps: int) -> None:
