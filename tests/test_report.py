@@ -17,8 +17,9 @@ from onelook.data import open_dataset
 from onelook.evaluation.coco import Evaluation, score
 from onelook.evaluation.tables import GroundTruth, Results
 from onelook.report.build import IMAGE_SIDE, annotation_hints, example_images, read_metrics
-from onelook.report.charts import Series, heatmap, line_chart, tick_labels, ticks
+from onelook.report.charts import Point, Series, heatmap, line_chart, tick_labels, ticks
 from onelook.report.page import Report, ReportImage, render, write_report
+from onelook.report.scatter_png import write_scatter_png
 from shared import data, needs_shared
 
 
@@ -180,3 +181,14 @@ def test_history_keeps_numbers_and_leaves_empty_cells_out(tmp_path: Path) -> Non
     (tmp_path / "metrics.csv").write_text("epoch,loss/box,AP,note\n1,2.5,,slow\n2,1.5,0.25,\n")
     rows = read_metrics(tmp_path / "metrics.csv")
     assert rows == [{"epoch": 1.0, "loss/box": 2.5, "note": "slow"}, {"epoch": 2.0, "loss/box": 1.5, "AP": 0.25}]
+
+
+@pytest.mark.parametrize("title", ["AP (per cent)", "streaming AP of all forecasts (per cent)"])
+def test_the_title_of_an_axis_is_whole_however_long_it_is(title: str, tmp_path: Path) -> None:
+    points = [Point("a", 1.0, 34.0), Point("b", 2.0, 36.0)]
+    drawn = cv2.imread(str(write_scatter_png(tmp_path / "chart.png", points, "ms", title)))
+    assert (drawn[:, :4] == 255).all()  # nothing reaches the edge
+    beside = cv2.imread(str(write_scatter_png(tmp_path / "none.png", points, "ms", "")))
+    across = np.flatnonzero((drawn != beside).any(axis=(0, 2)))
+    (width, _), _ = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
+    assert np.ptp(across) > 0.9 * width

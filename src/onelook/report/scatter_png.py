@@ -16,6 +16,7 @@ _SIZE = (1240, 760)  # (width, height)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 110, 30, 40, 90
 _INK, _MUTED, _GRID = (31, 41, 51), (102, 113, 127), (228, 232, 238)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_EDGE = 8  # pixels between text and the border
 
 
 def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label: str) -> Path:
@@ -65,8 +66,13 @@ def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label
 def _write(
     canvas: np.ndarray, text: str, at: tuple[int, int], *, anchor: float, colour: tuple[int, int, int] = _MUTED
 ) -> None:
-    """Writes text at a position; anchor: 0 left-aligned, 0.5 centred, 1 right-aligned. OpenCV's font is ASCII only."""
-    cv2.putText(canvas, _plain(text), (round(at[0] - anchor * _width(text)), at[1]), _FONT, 0.6, colour, 1, cv2.LINE_AA)
+    """Writes text at a position; anchor: 0 left-aligned, 0.5 centred, 1 right-aligned. OpenCV's font is ASCII only.
+
+    Text that would reach over an edge is moved inside.
+    """
+    width = _width(text)
+    left = max(min(at[0] - anchor * width, canvas.shape[1] - _EDGE - width), _EDGE)
+    cv2.putText(canvas, _plain(text), (round(left), at[1]), _FONT, 0.6, colour, 1, cv2.LINE_AA)
 
 
 def _width(text: str) -> float:
