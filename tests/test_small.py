@@ -10,17 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelook.api.recipe_choice import RecipeChoice, resolved, resumed
+from onelook.api.recipe_choice import RecipeChoice, knows_classes, resolved, resumed
 from onelook.config import diff, from_plain, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError
+from onelook.networks.build import build
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.small import FEWEST_STEPS, Facts, multiscale, small
 from onelook.training.frozen_start import FrozenStart
 from onelook.training.gradient_clip import RelativeClip
 from onelook.training.loop import train
 from onelook.training.optimizer import Sgd
+from onelook.weights import save_weights
 from training import Squares, changed, train_state_of
 
 FAMILIES = {name: find_recipe(name) for name in ("yolox-nano", "yolox-s", "yolov7-tiny", "yolov4-tiny", "damo-yolo-ns")}
@@ -32,6 +34,7 @@ FACTS = st.builds(
     epochs=st.integers(1, 1000),
     batch=st.sampled_from((1, 4, 8, 16, 64, 256)),
     has_weights=st.booleans(),
+    knows_classes=st.booleans(),
     sides=st.none() | SIDES,
 )
 NAMES = st.sampled_from(sorted(FAMILIES | LARGE))
@@ -49,7 +52,8 @@ def test_every_value_is_in_range_for_any_training(name, facts):
     assert found.schedule.warmup_epochs + found.schedule.flat_epochs < facts.epochs
     assert 0 <= found.ema.decay <= 0.9999 and 1 <= found.ema.warmup <= 2000
     total, base = found.optimizer.lr_per_image * facts.batch, published.optimizer.lr_per_image
-    assert base * 0.999 <= found.optimizer.lr_per_image
+    least_rate = 0.1 if facts.has_weights and facts.knows_classes else 1
+    assert base * 0.999 * least_rate <= found.optimizer.lr_per_image
     assert total <= base * max(published.batch_size, facts.batch) * 1.001
     assert 1 <= found.optimizer.weight_decay / published.optimizer.weight_decay <= 2.001
     assert found.clip.factor > 1 and 5 <= found.clip.memory <= 50
@@ -150,6 +154,28 @@ def test_small_is_chosen_from_weights_or_for_few_steps(scenes):
     assert chosen(scenes, epochs=FEWEST_STEPS).clip is None
     assert isinstance(chosen(scenes, epochs=FEWEST_STEPS, has_weights=True).clip, RelativeClip)
     assert isinstance(chosen(scenes, model=None, recipe="yolox-nano:small", epochs=FEWEST_STEPS).clip, RelativeClip)
+
+
+def test_weights_that_know_all_classes_learn_at_a_tenth_of_the_rate(scenes, tmp_path):
+    """Whatever file or detector they come from; weights of other classes learn at the published rate."""
+    choice, model = RecipeChoice(model="yolox-nano", epochs=10), find_recipe("yolox-nano").model
+    rates = {}
+    for kind, names in {
+        "same": scenes.names,
+        "others": ("a", "b", *scenes.names[2:]),
+        "more": (*scenes.names, "z"),
+    }.items():
+        detector = build(model, names)
+        path = save_weights(detector, tmp_path / f"{kind}.safetensors")
+        known = knows_classes(choice, scenes, str(path))
+        assert known == knows_classes(choice, scenes, detector) == (kind != "others")
+        found = resolved(choice, scenes, has_weights=True, knows_classes=known, on_cpu=True)
+        assert ("that know all classes" in choice.says_small(found, scenes, True, known)) == known
+        rates[kind] = found.optimizer.lr_per_image
+    assert rates["others"] == find_recipe("yolox-nano").optimizer.lr_per_image
+    assert rates["same"] == rates["more"] == pytest.approx(0.1 * rates["others"], rel=1e-3)
+    assert not knows_classes(choice, scenes, None)
+    assert not knows_classes(RecipeChoice(recipe="yolox-nano"), scenes, str(path))  # the published training
 
 
 def test_few_images_are_shown_more_often(scenes):

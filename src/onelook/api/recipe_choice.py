@@ -15,7 +15,9 @@ from onelook.api.small_choice import describe_small, fine_tuning_epochs, fitted,
 from onelook.config import change, from_plain, override, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import ConfigError, UsageError, UserError
+from onelook.networks.build import build
 from onelook.networks.classifier import Classification
+from onelook.networks.detector import Detector
 from onelook.networks.model_file import is_model_file
 from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_TYPES, SMALL, default_recipe, find_recipe
@@ -25,6 +27,7 @@ from onelook.training.distillation import Distillation
 from onelook.training.options import options_of_run
 from onelook.training.recipe import Recipe, adapted, batch_settings
 from onelook.training.same_recipe import check_same_recipe
+from onelook.weights import load_weights
 from onelook.weights.identify import model_name
 
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless other epochs are given
@@ -70,6 +73,7 @@ class RecipeChoice:
         names: tuple[str, ...],
         *,
         has_weights: bool = False,
+        knows_classes: bool = False,
         has_teacher: bool = False,
         on_cpu: bool = False,
         is_classification: bool = False,
@@ -77,7 +81,8 @@ class RecipeChoice:
     ) -> Recipe:
         """Makes the recipe, for these classes.
 
-        has_weights: whether the training starts from weights.  has_teacher: whether there is a teacher.
+        has_weights: whether the training starts from weights.  knows_classes: whether these were trained on all of its
+        classes (see `knows_classes`).  has_teacher: whether there is a teacher.
         is_classification: whether the data set is one of class folders.  training: the images, which the recipe is
         fitted to where it is `small`; without them it is the published one.
 
@@ -95,10 +100,18 @@ class RecipeChoice:
                 count = 0 if training is None or is_classification else len(training)
                 epochs = fine_tuning_epochs(FINE_TUNING_EPOCHS, count or 10**6, images or chosen.batch_size)
         found = adapted(chosen, names, epochs, self.size, images)
-        if training is not None and self._may_be_small(found):
+        if training is not None and self.may_be_small(found):
             planned = overridden(found, planning(self.overrides), **self._counts)
             base, always = adapted(chosen, names, None, self.size, None), self.asks_for_small
-            found = fitted(base, planned, training, self.overrides, has_weights=has_weights, always=always)
+            found = fitted(
+                base,
+                planned,
+                training,
+                self.overrides,
+                has_weights=has_weights,
+                knows_classes=knows_classes,
+                always=always,
+            )
         found = overridden(found, self.overrides, **self._counts)
         check_start(found, has_weights)
         return found
@@ -112,16 +125,25 @@ class RecipeChoice:
         """Whether the recipe is NAME:small."""
         return isinstance(self.recipe, str) and self.recipe.partition(":")[0::2] in {(name, SMALL) for name in VARIANTS}
 
-    def _may_be_small(self, recipe: Recipe) -> bool:
+    def may_be_small(self, recipe: Recipe) -> bool:
         """Whether the recipe is a family's own, and trains a detector."""
         return (self.recipe is None or self.asks_for_small) and "image classes" not in recipe.model.provides
 
-    def says_small(self, recipe: Recipe, training: Dataset, has_weights: bool) -> str | None:
+    def says_small(
+        self, recipe: Recipe, training: Dataset, has_weights: bool, knows_classes: bool = False
+    ) -> str | None:
         """The line that says that `resolve` has made `recipe` the recipe `small`; None where it has not."""
-        if not self._may_be_small(recipe):
+        if not self.may_be_small(recipe):
             return None
         name = recipe_name(recipe) or (self.model or "NAME")
-        return describe_small(recipe, training, name, has_weights=has_weights, always=self.asks_for_small)
+        return describe_small(
+            recipe,
+            training,
+            name,
+            has_weights=has_weights,
+            knows_classes=knows_classes,
+            always=self.asks_for_small,
+        )
 
     def _base(self, has_teacher: bool, is_classification: bool) -> Recipe:
         """The named recipe before the other changes."""
@@ -229,14 +251,33 @@ def named_choice(
     return replace(choice, **given)
 
 
+def knows_classes(choice: Recipe | RecipeChoice, training: Dataset, weights: str | Detector | None) -> bool:
+    """Whether weights to start from were trained on all classes of the images, where the recipe `small` asks that."""
+    if weights is None or not isinstance(choice, RecipeChoice) or not training.has_boxes:
+        return False
+    published = choice.resolve(training.names, has_weights=True)
+    if not choice.may_be_small(published):
+        return False
+    if isinstance(weights, Detector):
+        return set(training.names) <= set(weights.class_names)
+    return not load_weights(build(published.model, training.names), weights).new_classes
+
+
 def resolved(
-    choice: Recipe | RecipeChoice, training: Dataset, *, has_weights: bool, on_cpu: bool, has_teacher: bool = False
+    choice: Recipe | RecipeChoice,
+    training: Dataset,
+    *,
+    has_weights: bool,
+    on_cpu: bool,
+    knows_classes: bool = False,
+    has_teacher: bool = False,
 ) -> Recipe:
     """The recipe for the classes of a data set; a `Recipe` is otherwise taken as it is. See `RecipeChoice.resolve`."""
     if isinstance(choice, RecipeChoice):
         return choice.resolve(
             training.names,
             has_weights=has_weights,
+            knows_classes=knows_classes,
             has_teacher=has_teacher,
             is_classification=not training.has_boxes,
             on_cpu=on_cpu,

@@ -17,7 +17,7 @@ FEWEST_FINE_TUNING_STEPS = 500  # a few images need more passes than 50 for a he
 _PLANNED = ("epochs", "batch_size", "size", "sampling", "seed")  # settings that the facts of a training depend on
 
 
-def facts_of(recipe: Recipe, training: Dataset, has_weights: bool) -> Facts:
+def facts_of(recipe: Recipe, training: Dataset, has_weights: bool, knows_classes: bool = False) -> Facts:
     """What the rules of `small` need to know of a training by a recipe, whose epochs, batch and size are decided."""
     rows = chosen_rows(training, recipe.sampling, recipe.seed)
     seen = training if len(rows) == len(training) else training.view(rows)
@@ -29,6 +29,7 @@ def facts_of(recipe: Recipe, training: Dataset, has_weights: bool) -> Facts:
         epochs=recipe.epochs,
         batch=recipe.batch_size,
         has_weights=has_weights,
+        knows_classes=knows_classes,
         sides=(tenth, most) if len(sides) else None,
     )
 
@@ -39,7 +40,14 @@ def planning(overrides: Sequence[str]) -> list[str]:
 
 
 def fitted(
-    published: Recipe, planned: Recipe, training: Dataset, overrides: Sequence[str], *, has_weights: bool, always: bool
+    published: Recipe,
+    planned: Recipe,
+    training: Dataset,
+    overrides: Sequence[str],
+    *,
+    has_weights: bool,
+    knows_classes: bool,
+    always: bool,
 ) -> Recipe:
     """`planned`, or the recipe `small` where the training is one for it.
 
@@ -47,7 +55,7 @@ def fitted(
     batch of the training, and with the changes that `planning` finds.  overrides: changes "path=value" that are made
     afterwards: what they name stays as published here.  always: take `small` for any training.
     """
-    facts = facts_of(planned, training, has_weights)
+    facts = facts_of(planned, training, has_weights, knows_classes)
     if not (always or facts.is_small):
         return planned
     sampled = replace(published, size=planned.size, sampling=planned.sampling, seed=planned.seed)
@@ -65,11 +73,15 @@ def fine_tuning_epochs(usual: int, images: int, batch: int) -> int:
     return max(usual, -(-FEWEST_FINE_TUNING_STEPS // -(-images // batch)))
 
 
-def describe_small(recipe: Recipe, training: Dataset, name: str, *, has_weights: bool, always: bool) -> str | None:
+def describe_small(
+    recipe: Recipe, training: Dataset, name: str, *, has_weights: bool, knows_classes: bool, always: bool
+) -> str | None:
     """The line that says that a training takes `small`, and how to train as published; None where it does not."""
-    facts = facts_of(recipe, training, has_weights)
+    facts = facts_of(recipe, training, has_weights, knows_classes)
     if not (always or facts.is_small):
         return None
     steps = f"{facts.steps:,} step{'s' if facts.steps > 1 else ''} of {facts.batch} images"
-    why = ", from weights" if has_weights else ""
-    return f"Recipe small, fitted to {facts.images:,} images and {steps}{why}. The other: --recipe {name}:published."
+    why = ", from weights" if facts.has_weights else ""
+    known = " that know all classes" if facts.knows_classes else ""
+    other = f"--recipe {name}:published"
+    return f"Recipe small, fitted to {facts.images:,} images and {steps}{why}{known}. The other: {other}."

@@ -16,7 +16,14 @@ import torch
 
 from onelook import run_files
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, given_recipe, named_choice, resolved, resumed
+from onelook.api.recipe_choice import (
+    RecipeChoice,
+    given_recipe,
+    knows_classes,
+    named_choice,
+    resolved,
+    resumed,
+)
 from onelook.api.run_folder import run_folder, run_name
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.suspicious import check_option, find_suspicious, read_suspicious
@@ -264,10 +271,12 @@ def _prepare(
         found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     else:
         has_weights, has_teacher = start.weights is not None, start.teacher is not None
+        known = knows_classes(choice, training, start.weights)
         make = partial(
             resolved,
             training=training,
             has_weights=has_weights,
+            knows_classes=known,
             has_teacher=has_teacher,
             on_cpu=process_group.device.type == "cpu",
         )
@@ -288,7 +297,8 @@ def _prepare(
                 cache=cache,
                 begin=start.begin,
             )
-        small_note = choice.says_small(recipe, training, has_weights) if isinstance(choice, RecipeChoice) else None
+        if isinstance(choice, RecipeChoice):
+            small_note = choice.says_small(recipe, training, has_weights, known)
         recipe, anchor_note = with_fitting_anchors(recipe, training)
     task = task_of(recipe, training)
     if options.augment_on == "device":

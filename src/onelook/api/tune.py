@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved
+from onelook.api.recipe_choice import RecipeChoice, knows_classes, named_choice, resolved
 from onelook.api.run_folder import run_folder, run_name
 from onelook.api.splits import open_splits
 from onelook.api.trials import BASE, BEST, Launcher, create_study, run_study
@@ -28,6 +28,7 @@ from onelook.training.duration import parse_duration
 from onelook.training.preflight import missing_for_metric
 from onelook.training.processes import choose_device
 from onelook.training.recipe import Recipe
+from onelook.training.start import first_weights
 from onelook.tuning.genes import default_genes, read_gene
 from onelook.tuning.study import STUDY_FILE, Study
 from onelook.tuning.tpe import TpeProposer, check_optuna
@@ -314,7 +315,9 @@ def _new_study(
             "There is nothing to evaluate on, so no trial is better than another.",
             "Give --val-split (in Python: validation).",
         )
-    chosen = resolved(choice, training, has_weights="weights" in options, on_cpu=on_cpu)
+    weights = first_weights(options.get("weights"))
+    known = knows_classes(choice, training, weights)
+    chosen = resolved(choice, training, has_weights=weights is not None, knows_classes=known, on_cpu=on_cpu)
     if lacking := missing_for_metric(chosen.metric, validation):
         raise UserError(
             f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "

@@ -29,6 +29,7 @@ MULTISCALE_FROM = 50.0  # passes from which the input's size varies
 CELL = 8.0  # pixels of the finest level: no head has one for objects that are smaller
 MOST_WARMUP_STEPS = 1000  # as published for YOLOv4 and YOLOv7, in a training of any length
 FEWEST_CLOSING_STEPS = 1000  # in which statistics and averages become those of whole images
+KNOWN_CLASSES_RATE = 0.1  # of the published learning rate, from weights that know all classes
 REFERENCE_SIDE = 640.0  # pixels of the input that YOLOv7's objectness loss is stated for
 
 
@@ -37,14 +38,16 @@ class Facts:
     """The training that a recipe is fitted to.
 
     images: that an epoch shows.  epochs: passes over them.  batch: images a step.  has_weights: whether it begins with
-    trained weights.  sides: sides (square roots of the areas) of the objects in pixels of the network's input that a
-    tenth and nine tenths of them are below; None without objects.
+    trained weights.  knows_classes: whether these were trained on all of its classes.  sides: sides (square roots of
+    the areas) of the objects in pixels of the network's input that a tenth and nine tenths of them are below; None
+    without objects.
     """
 
     images: int
     epochs: int
     batch: int
     has_weights: bool
+    knows_classes: bool = False
     sides: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -140,13 +143,16 @@ def schedule(facts: Facts) -> WarmCosine:
 def rate(published: float, batch: int, facts: Facts) -> float:
     """The learning rate per image. batch: the published one.
 
-    From weights: as published, proportional to the batch. From scratch: published rates are for large batches, and
-    proportional to them; the noise of small ones allows more, in proportion to the root of the batch (Krizhevsky 2014).
-    A short training needs a higher rate to get anywhere: up to three times as high, with the root of its steps. A step
-    never has a higher rate than the published one of a whole batch.
+    From weights: as published, proportional to the batch. Where they know all classes it is a tenth of that: no row of
+    the head starts anew, and a few steps at a high rate lose more than they gain.
+
+    From scratch: published rates are for large batches, and proportional to them; the noise of small ones allows more,
+    in proportion to the root of the batch (Krizhevsky 2014). A short training needs a higher rate to get anywhere: up
+    to three times as high, with the root of its steps. A step never has a higher rate than the published one of a
+    whole batch.
     """
     if facts.has_weights:
-        return published
+        return _scaled(published, KNOWN_CLASSES_RATE if facts.knows_classes else 1)
     by_batch = max(1.0, math.sqrt(batch / facts.batch))
     by_length = min(3.0, max(1.0, math.sqrt(FEWEST_STEPS / 2 / facts.steps)))
     highest = max(1.0, batch / facts.batch)
