@@ -59,7 +59,7 @@ def commands_of(page: Path) -> list[list[str]]:
     """
     text = re.sub(r"\\\n\s*", "", page.read_text())
     prompt = "" if page.name == "errors.md" else r"(?:\$ )?"
-    lines = re.findall(rf"^\s*{prompt}(?:torchrun .* -m )?onelook ([a-z]+ .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    lines = re.findall(rf"^\s*{prompt}(?:torchrun .* -m )?onelook ([a-z]+\b.*?)(?:\s+#.*)?$", text, re.MULTILINE)
     return [shlex.split(line) for line in (*lines, *re.findall(r"`onelook ([a-z]+\b[^`]*)`", text))]
 
 
