@@ -24,7 +24,7 @@ import numpy as np
 
 from network_cameras import NetworkCamera
 from onelook.cli.app import run
-from page_stand_ins import CLASSES, TREES, Shelf
+from page_placeholders import CLASSES, TREES, Shelf, long_video
 from serve_command import serving_command
 
 # What stands on the pages for a reader's own words and places, and numbers that are left open.
@@ -51,8 +51,8 @@ SHORT: dict[str, dict[str, str | None]] = {  # options by verb, which replace th
     "search": {"--evaluations": "200", "--size": "64", "--processes": "1"},
     "demo": {"--epochs": "1", "--images": "16", "--size": "64"},
     "bench": {"--runs": "2", "--warm-up": "1", "--size": "64"},
-    "compare": {"--runs": "3", "--resamples": "100", "--without-memory": None},
-    "stream": {"--runs": "3", "--sizes": "64,96"},
+    "compare": {"--runs": "3", "--resamples": "100", "--batch": "1", "--without-memory": None},
+    "stream": {"--runs": "3", "--sizes": "64"},
     "val": {"--size": "64"},
     "detect": {"--size": "64"},
     "export": {"--size": "64"},
@@ -119,8 +119,12 @@ class Page:
     anchors: str | None = None
     unable: list[str] = field(default_factory=list)
 
-    def run(self, command: Sequence[str]) -> None:
+    def run(self, command: tuple[str, ...]) -> None:
         """Runs one command of the page; AssertionError where it does not do what the page says."""
+        if all(word.startswith("--") for word in command[1:]):  # it reads nothing, and is the same on every page
+            if command in self.shelf.once:
+                return
+            self.shelf.once.add(command)
         words = self.shortened([self.own_word(word, before) for before, word in zip(("", *command), command)])
         line = shlex.join(words)
         unable = next((one for one in UNABLE if re.search(one.pattern, line)), None)
@@ -129,8 +133,8 @@ class Page:
                 self.unable.append(line)
                 return
             unable = None
-        self.make_stand_ins(words)
-        if "serve" in words[:1] or "--serve" in words:
+        self.make_placeholders(words)
+        if (words[0] == "serve" and len(words) > 1) or "--serve" in words:
             self.ask_server(words)
             return
         code, said = self.output_of(words)
@@ -140,7 +144,7 @@ class Page:
             assert code in (1, 2) and said.count("error: ") == 1 and re.search(unable.said, said), shown
             self.unable.append(line)
         elif code == 2 and len(command) < 3:  # a sentence speaks of the command, or of an option of it
-            assert re.search(r"error: .*( needs |The budget is missing)", said), shown
+            assert re.search(r"error: .*( needs |The budget is missing|There is no model)", said), shown
         else:
             assert code == 0, shown
             for option, value in itertools.pairwise(words):
@@ -176,7 +180,7 @@ class Page:
             words += ["--end", "1"]
         return [re.sub(r"^pretraining\.epochs=\d+$", "pretraining.epochs=1", word) for word in words]
 
-    def make_stand_ins(self, words: Sequence[str]) -> None:
+    def make_placeholders(self, words: Sequence[str]) -> None:
         """What the command reads and nothing before it has made; what it writes is removed."""
         verb, before, line = words[0], "", shlex.join(words)
         undivided = re.search(UNDIVIDED, line) is not None
@@ -184,9 +188,12 @@ class Page:
         goes_on = {"--resume", "--auto-resume", "--overwrite", "--shard", "--run-times"} & set(words)
         if verb == "detect" and "--out" not in words:
             shutil.rmtree("runs/detect", ignore_errors=True)  # those of alternatives that stand above on the page
+        if "--start" in words:
+            remove(Path("clip.mp4"))
+            long_video(Path("clip.mp4"))
         for word in words[1:]:
             option, before = before, word if word.startswith("--") else ""
-            if option in OUTPUTS and not (option == "--out" and goes_on):
+            if option in OUTPUTS and (verb, option) != ("view", "--detections") and not (option == "--out" and goes_on):
                 remove(Path(word))
             elif option not in NO_FILES:
                 for part in re.split(r"[=,]", word):

@@ -1,4 +1,4 @@
-"""Every command of every page is run, and its Python, in a folder of small stand-ins for what a reader has."""
+"""Every command of every page is run, and its Python, in a folder of small placeholders for what a reader has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import onelook
 from page_commands import UNABLE, Page, quiet_terminal
-from page_stand_ins import Shelf, link
+from page_placeholders import Shelf, link
 from test_docs import PAGES, commands_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -1,4 +1,4 @@
-"""Small stand-ins for what the reader of a page has: data sets, photographs, videos, weights, trained runs.
+"""Small placeholders for what the reader of a page has: data sets, photographs, videos, weights, trained runs.
 
 `Shelf.provide(name, page)` makes what a path of the documentation names, in the current folder, by its name and its
 suffix. What is expensive is made once in the shelf's own folder, and linked from there.
@@ -36,6 +36,7 @@ TREES = ("Tree", "Dead", "Alive")
 SIDE = 64  # pixels of an image
 SPLITS = {"train": 12, "val": 10, "test": 10}  # `compare` needs ten images, `split` some of each class
 UNDIVIDED = {"train": 24}
+NEW = 4  # images without annotations
 CONV_29 = 19_789_716  # bytes of the published yolov4-tiny.conv.29, which ends after its backbone
 DAMO_YOLO_FILES = {
     "damoyolo_tinynasL20_T_420": "damo-yolo-t",
@@ -45,19 +46,22 @@ DAMO_YOLO_FILES = {
 
 
 class Shelf:
-    """Stand-ins of several pages. folder: where they are made once."""
+    """Placeholders of several pages. folder: where they are made once.  once: commands that need no second run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.once: set[tuple[str, ...]] = set()
 
     def provide(self, name: str, names: Sequence[str] = CLASSES, *, undivided: bool = False) -> None:
-        """Makes the file or folder of this name, relative to the current folder, where a stand-in for it is known.
+        """Makes the file or folder of this name, relative to the current folder, where a placeholder for it is known.
 
         names, undivided: classes of a data set, and whether it has one split. What is there already stays, but for a
-        stand-in of a data set with other classes or splits.
+        placeholder of a data set with other classes or splits.
         """
-        target = Path(name)
-        make = next((make for pattern, make in STAND_INS if re.fullmatch(pattern, name)), None)
+        names_of_places = [name, *map(str, Path(name).parents[:-1])]  # the folder of what is in it
+        known = ((place, make) for place in names_of_places for one, make in PLACEHOLDERS if re.fullmatch(one, place))
+        place, make = next(known, (name, None))
+        target = Path(place)
         if make is labelled_images:
             mark = target / "annotations" / f"{'-'.join(names)}-{undivided}.mark"
             if mark.is_file() or (target.exists() and not any(target.glob("annotations/*.mark"))):
@@ -123,7 +127,8 @@ def link(source: Path, target: Path) -> None:
 
 def draw(folder: Path, names: Sequence[str], splits: dict[str, int]) -> None:
     """Writes drawn images with these classes, which follow one another in turn."""
-    write_synthetic(folder, Scenes((SIDE, SIDE), objects=(2, 4), extent=(0.2, 0.5), empty=0.0), splits)
+    write_synthetic(folder, Scenes((SIDE, SIDE), objects=(2, 4), extent=(0.2, 0.5), empty=0.0), {**splits, "new": NEW})
+    (folder / "annotations" / "instances_new.json").unlink()
     for path in (folder / "annotations").iterdir():
         content = json.loads(path.read_text())
         content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
@@ -210,10 +215,30 @@ def photographs(shelf: Shelf, target: Path) -> None:
 
 
 def clips(shelf: Shelf, target: Path) -> None:
-    """Two drawn videos of half a second, as a data set, as videos and as tracks."""
+    """Two drawn videos of half a second with COCO's classes, as a data set, as videos and as tracks."""
     path = ((0, 20.0, 30.0), (14, 100.0, 60.0))
     made = {name: Clip((Moving(kind, 30, path),), 15, size=(96, 128)) for name, kind in (("a", "ball"), ("b", "fish"))}
-    link(shelf.kept("clips", lambda folder: write_clips(folder, made)), target)
+
+    def make(folder: Path) -> None:
+        write_clips(folder, made)
+        file = folder / "annotations" / "instances_val.json"
+        file.write_text(file.read_text().replace('"ball"', '"person"').replace('"fish"', '"car"'))
+
+    link(shelf.kept("clips", make), target)
+
+
+def argoverse(shelf: Shelf, target: Path) -> None:
+    """The same in the layout of Argoverse-HD, with its images in the folder beside it."""
+    made = target.with_name("argoverse-made")
+    clips(shelf, made)
+    content = json.loads((made / "annotations" / "instances_val.json").read_text())
+    content["seq_dirs"] = sorted(path.name for path in (made / "val").iterdir())
+    for image in content["images"]:
+        image["name"] = Path(image.pop("file_name")).name
+    shutil.move(made / "val", target.parent / "Argoverse-1.1" / "tracking")
+    shutil.rmtree(made)
+    (target / "annotations").mkdir(parents=True)
+    (target / "annotations" / "val.json").write_text(json.dumps(content))
 
 
 def video(shelf: Shelf, target: Path) -> None:
@@ -222,6 +247,14 @@ def video(shelf: Shelf, target: Path) -> None:
     clips(shelf, clips_folder)
     shutil.move(clips_folder / "videos" / "a.mp4", target)
     shutil.rmtree(clips_folder)
+
+
+def long_video(target: Path) -> None:
+    """A video of two minutes and few frames."""
+    writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), 1, (64, 48))
+    for _ in range(125):
+        writer.write(np.full((48, 64, 3), 230, np.uint8))
+    writer.release()
 
 
 def trained_run(shelf: Shelf, target: Path) -> None:
@@ -301,10 +334,11 @@ def tracks(shelf: Shelf, target: Path) -> None:
 
 
 # What a name on a page is, the first that fits.
-STAND_INS: tuple[tuple[str, Callable[..., None]], ...] = (
+PLACEHOLDERS: tuple[tuple[str, Callable[..., None]], ...] = (
     (r"deepforest/data", csv_files),
     (r"trees", pascal_voc),
-    (r"clips|data/argoverse|Argoverse-HD", clips),
+    (r"clips|data/argoverse", clips),
+    (r"Argoverse-HD", argoverse),
     (r"TRUTH|TRACKS", tracks),
     (r"images|classes|crops", class_folders),
     (r"data/coco-shards|coco-shards", shards),
