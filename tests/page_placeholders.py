@@ -62,6 +62,8 @@ class Shelf:
         known = ((place, make) for place in names_of_places for one, make in PLACEHOLDERS if re.fullmatch(one, place))
         place, make = next(known, (name, None))
         target = Path(place)
+        if len(target.parts) > 1 and target.parts[0] == "data":
+            self.provide("data", names, undivided=undivided)  # before there is something else in it
         if make is labelled_images:
             mark = target / "annotations" / f"{'-'.join(names)}-{undivided}.mark"
             if mark.is_file() or (target.exists() and not any(target.glob("annotations/*.mark"))):
@@ -258,8 +260,9 @@ def long_video(target: Path) -> None:
 
 
 def trained_run(shelf: Shelf, target: Path) -> None:
-    """The folder of a training."""
-    link(shelf.run(), target)
+    """The folder of a training: the last one of the page, or one of the shelf."""
+    own = sorted(Path("runs").glob("*/best.safetensors"), key=lambda path: path.stat().st_mtime)
+    link(own[-1].parent if own else shelf.run(), target)
 
 
 def own_weights(shelf: Shelf, target: Path) -> None:
