@@ -249,12 +249,9 @@ def limits_of(words: Sequence[str]) -> dict[str, str | None]:
         left_out.add("--epochs")
     if verb == "roadmap" and "--scale" not in words:
         limits["--scale"] = "depth=0.33,width=0.125"
-    if (
-        verb in ("val", "detect", "export")
-        and "--weights" not in words
-        and not re.search(r"\.(pth|pt|weights|conv\.29)\b", line)
-    ):
-        left_out.add("--size")  # exported files and runs are small already
+    is_small = "--weights" not in words and not re.search(r"--model \S+\.(pth|pt|weights)\b", line)
+    if verb in ("val", "detect", "export") and (is_small or "darknet" in words):
+        left_out.add("--size")  # of exported files and runs
     if verb == "bench" and re.search(EXPORTED, line):
         left_out.add("--size")
     if verb == "stream" and "--sizes" not in words:
