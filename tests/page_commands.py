@@ -178,7 +178,7 @@ class Page:
             words += narrow(line)
         if words[0] == "detect" and (words[1:2] == ["0"] or NETWORK_CAMERA in words):
             words += ["--end", "1"]
-        return [re.sub(r"^pretraining\.epochs=\d+$", "pretraining.epochs=1", word) for word in words]
+        return [re.sub(r"^(pretraining|closing)\.epochs=\d+$", r"\1.epochs=1", word) for word in words]
 
     def make_placeholders(self, words: Sequence[str]) -> None:
         """What the command reads and nothing before it has made; what it writes is removed."""
@@ -262,9 +262,11 @@ def limits_of(words: Sequence[str]) -> dict[str, str | None]:
 def narrow(line: str) -> list[str]:
     """Settings that make a large network of a training from scratch narrow."""
     large = re.search(r"--(?:model|recipe) (yolox-s|yolox-table2|yolov4|yolov7)(?!\w|-tiny)", line)
-    if large is None or "model.width" in line or "--weights" in line or "--resume" in line:
+    from_file = re.search(r"--weights (?!runs/)", line) or "--resume" in line
+    if large is None or from_file or "model.width" in line:
         return []
-    return ["model.width_multiple=0.125" if large[1] == "yolov7" else "model.width=0.125"]
+    network = "model.network" if re.match(r"train (images|classes|crops)\b", line) else "model"
+    return [f"{network}.width_multiple=0.125" if large[1] == "yolov7" else f"{network}.width=0.125"]
 
 
 def remove(path: Path) -> None:
