@@ -64,24 +64,31 @@ EXPORTED = r"\.(onnx|xml|param)\b"
 class Unable:
     """Commands that cannot do their work here, and end with an error instead.
 
-    pattern: finds them.  reason: why.  said: what the error says.  package: without it they cannot; None is never.
-    runs: whether they are run where the package is installed; else the tests of `reason` do that.
+    pattern: finds them.  reason: why.  said: what the error says.  packages: they can where all of these are installed;
+    () is never.  runs: whether they are run then; else the tests that `reason` names do it.
     """
 
     pattern: str
     reason: str
     said: str
-    package: str | None = None
+    packages: tuple[str, ...] = ()
     runs: bool = True
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether all packages are there."""
+        return bool(self.packages) and all(find_spec(name) is not None for name in self.packages)
 
+
+MISSING = r"needs the package '(openvino|ncnn|pnnx|nncf)'|'yolox-nano\.xml' does not exist"
 UNABLE = (
-    Unable(r"(s3|gs)://", "an object store: test_object_stores.py", "s3fs|gcsfs|'ray'", "s3fs", runs=False),
-    Unable(r"--on ray", "a Ray cluster: test_ray.py, test_ray_cluster.py", "package 'ray'", "ray", runs=False),
-    Unable(r"openvino|\.xml|\.param", "OpenVINO and ncnn", "needs the package '(openvino|ncnn|pnnx)'", "openvino"),
-    Unable(r"parquet", "Parquet files", "needs the package 'pyarrow'", "pyarrow"),
-    Unable(r"^tune .*--budget", "Optuna", "needs the package 'optuna'", "optuna"),
-    Unable(r"^bench .*--half", "float16 needs a GPU", "GPU"),
+    Unable(r"(s3|gs)://", "an object store: test_object_stores.py", "s3fs|gcsfs|'ray'", ("s3fs", "ray"), runs=False),
+    Unable(r"--on ray", "a Ray cluster: test_ray.py, test_ray_cluster.py", "package 'ray'", ("ray",), runs=False),
+    Unable(r"--int8", "a trained model: test_int8_openvino.py", MISSING, ("openvino", "nncf"), runs=False),
+    Unable(r"openvino|\bnano\.(xml|ncnn\.param)", "exports", MISSING, ("openvino", "ncnn", "pnnx")),
+    Unable(r"parquet", "Parquet files", "needs the package 'pyarrow'", ("pyarrow",)),
+    Unable(r"^tune .*--budget", "TPE, of Optuna", "needs the package 'optuna'", ("optuna",)),
+    Unable(r"^bench .*--half", "float16 is computed on a GPU", "GPU"),
 )
 
 
@@ -128,7 +135,7 @@ class Page:
         words = self.shortened([self.own_word(word, before) for before, word in zip(("", *command), command)])
         line = shlex.join(words)
         unable = next((one for one in UNABLE if re.search(one.pattern, line)), None)
-        if unable is not None and unable.package is not None and find_spec(unable.package) is not None:
+        if unable is not None and unable.is_installed:
             if not unable.runs:
                 self.unable.append(line)
                 return
@@ -149,6 +156,8 @@ class Page:
             assert code == 0, shown
             for option, value in itertools.pairwise(words):
                 assert option not in OUTPUTS or Path(value).exists(), f"{value} was not written\n{shown}"
+        if "--start" in words:
+            remove(Path("clip.mp4"))  # other commands need a short video
         if words[0] == "anchors":
             found = re.search(r"model\.anchors=\S.*?\)\)\)", said.replace("\n", " "))
             self.anchors = found[0] if found else None

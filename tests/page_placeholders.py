@@ -275,6 +275,12 @@ def exported_file(shelf: Shelf, target: Path) -> None:
     link(shelf.exported(), target)
 
 
+def ncnn_file(shelf: Shelf, target: Path) -> None:
+    """The same for ncnn, where it can be made."""
+    if find_spec("pnnx") is not None:
+        onelook.export(shelf.weights("yolox-nano"), "ncnn", size=SIDE, out=target)
+
+
 def published(shelf: Shelf, target: Path) -> None:
     """A file of random weights as the authors of its model publish it, by its name: .pth, .pt or .weights."""
     name = target.stem.replace("_", "-")
@@ -354,6 +360,7 @@ PLACEHOLDERS: tuple[tuple[str, Callable[..., None]], ...] = (
     (r".*\.mp4", video),
     (r"runs/[\w-]+|first/run", trained_run),
     (r".*\.onnx", exported_file),
+    (r".*\.ncnn\.param", ncnn_file),
     (r".*\.safetensors", own_weights),
     (r".*\.(pth|pt|weights)", published),
     (r"yolov4-tiny\.conv\.29", first_layers),
