@@ -82,8 +82,12 @@ class Unable:
 
 MISSING = r"needs the package '(openvino|ncnn|pnnx|nncf)'|'yolox-nano\.xml' does not exist"
 UNABLE = (
-    Unable(r"(s3|gs)://", "an object store: test_object_stores.py", "s3fs|gcsfs|'ray'", ("s3fs", "ray"), runs=False),
-    Unable(r"--on ray", "a Ray cluster: test_ray.py, test_ray_cluster.py", "package 'ray'", ("ray",), runs=False),
+    Unable(
+        r"(s3|gs)://", "an object store: test_object_stores.py", "'(s3fs|ray|pyarrow)'", ("s3fs", "ray"), runs=False
+    ),
+    Unable(
+        r"--on ray", "a Ray cluster: test_ray.py, test_ray_cluster.py", "package '(ray|pyarrow)'", ("ray",), runs=False
+    ),
     Unable(r"--int8", "a trained model: test_int8_openvino.py", MISSING, ("openvino", "nncf"), runs=False),
     Unable(r"openvino|\bnano\.(xml|ncnn\.param)", "exports", MISSING, ("openvino", "ncnn", "pnnx")),
     Unable(r"parquet", "Parquet files", "needs the package 'pyarrow'", ("pyarrow",)),
@@ -254,6 +258,8 @@ def limits_of(words: Sequence[str]) -> dict[str, str | None]:
     if verb == "train" and "--budget" in words:
         limits["--budget"] = "20s"
         left_out.add("--epochs")
+    if "--on" in words:
+        left_out.add("--processes")
     if "--data-only" in words:
         left_out.add("--epochs")
     if verb == "roadmap" and "--scale" not in words:
