@@ -83,7 +83,11 @@ class Unable:
 MISSING = r"needs the package '(openvino|ncnn|pnnx|nncf)'|'yolox-nano\.xml' does not exist"
 UNABLE = (
     Unable(
-        r"(s3|gs)://", "an object store: test_object_stores.py", "'(s3fs|ray|pyarrow)'", ("s3fs", "ray"), runs=False
+        r"(s3|gs)://",
+        "an object store: test_object_stores.py",
+        r"\b(s3fs|gcsfs|ray|pyarrow)\b",
+        ("s3fs", "ray"),
+        runs=False,
     ),
     Unable(
         r"--on ray", "a Ray cluster: test_ray.py, test_ray_cluster.py", "package '(ray|pyarrow)'", ("ray",), runs=False
