@@ -220,7 +220,7 @@ def test_the_teacher_and_what_is_saved_do_not_change():
     assert not torch.equal(projection, train_state.align.project[0].weight)  # it is in the optimizer
     assert train_state.evaluated_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
     images = torch.rand(1, 3, 64, 64) * 255
-    for ours, theirs in zip(train_state.distiller.features(images), teacher.eval().features(images)):
+    for ours, theirs in zip(train_state.distiller.targets(images), teacher.eval().features(images)):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 

@@ -63,6 +63,7 @@ from onelook.training.frozen_start import FrozenStart
 from onelook.training.gradient_clip import RelativeClip
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
+from onelook.training.prediction_distillation import PredictionDistillation
 from onelook.training.recipe import Closing, Recipe
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
 
@@ -114,7 +115,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
                 GaussianBox,
             ),
             *(CentreCell, BestAnchor, OneToOne, Selection),
-            *(Distillation, Cwd, Mgd, Mimic),
+            *(Distillation, PredictionDistillation, Cwd, Mgd, Mimic),
             *(
                 YoloxAugment,
                 Yolov7Augment,

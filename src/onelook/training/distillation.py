@@ -1,8 +1,9 @@
-"""Knowledge distillation (DAMO-YOLO sec. 2.4): the student also learns the features of a teacher's neck.
+"""Knowledge distillation: the student also learns from a trained teacher, here the features of its neck.
 
-Teacher and student may be of any family: their levels are matched by stride, their channels by a projection. The
-teacher gets the student's input images, letterboxed and augmented for the student: each network normalises RGB 0..255
-itself, and positions agree because both get the same images. The classes of the two may differ.
+That is DAMO-YOLO's way (sec. 2.4); `prediction_distillation` has the other one. Teacher and student may be of any
+family: their levels are matched by stride, their channels by a projection. The teacher gets the student's input images,
+letterboxed and augmented for the student: each network normalises RGB 0..255 itself, and positions agree because both
+get the same images. For features, the classes of the two may differ.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from torch import Tensor, nn
 
 from onelook.errors import ConfigError
 from onelook.losses.feature_distillation import Cwd, Mgd, Mimic, normalised
+from onelook.networks.deploy import deploy
 from onelook.networks.detector import Detector, FeaturePart
 from onelook.ops.precision import at_least_float32
+from onelook.training.gradient_balance import GradientBalance
 from onelook.training.multiscale import DarknetShapes, MultiScale
+from onelook.training.prediction_distillation import PredictionDistillation, PredictionTerm
+from onelook.types import Predictions
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid
@@ -33,7 +38,9 @@ class Distillation:
 
     loss: distance of two feature maps, summed over the levels.  weight: its weight in the first step; it falls along a
     half cosine to `final` times that.  closing: whether distillation goes on in the closing epochs; otherwise the
-    cosine ends before them.  normalise: whether the channels of both feature maps are normalised.
+    cosine ends before them.  normalise: whether the channels of both feature maps are normalised.  start: part of the
+    time until then, 0 to 1, before which nothing is distilled.  share: None for the plain weight; otherwise the loss is
+    first given this part of the gradient norm of the detection losses (`GradientBalance`).
 
     The defaults (`OFFICIAL_CODE`) are those of DAMO-YOLO's code. The paper (`PAPER`) starts with 0.5 "with cosine",
     without the end value, and distils nothing in the closing epochs, which have no mosaic.
@@ -44,15 +51,19 @@ class Distillation:
     final: float = 0.1
     closing: bool = True
     normalise: bool = True
+    start: float = 0.0
+    share: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.weight >= 0 and 0 <= self.final <= 1):
             raise ValueError(f"weight is 0 or more and final 0 to 1, not {self.weight} and {self.final}")
+        if not 0 <= self.start < 1 or (self.share is not None and not self.share > 0):
+            raise ValueError(f"start is 0 to below 1, share above 0, or none, not {self.start} and {self.share}")
 
     def at(self, step: float, steps_per_epoch: int, epochs: int, closing: int) -> float:
         """The weight in a step (0-based) of a training of `epochs`, of which the last `closing` are closing epochs."""
         end = (epochs if self.closing else epochs - closing) * steps_per_epoch
-        if step >= end:
+        if step >= end or step < self.start * end:
             return 0.0
         return self.weight * (1.0 - (1.0 - self.final) * 0.5 * (1.0 - math.cos(math.pi * step / end)))
 
@@ -115,7 +126,9 @@ class AlignModule(nn.Module):
     def __init__(self, settings: Distillation, student: FeaturePart, teacher: FeaturePart) -> None:
         super().__init__()
         self.settings = settings
+        self.balance = None if settings.share is None else GradientBalance(settings.share)
         self.levels = matched_levels(student, teacher)
+        self.strides = tuple(student.strides[ours] for ours, _ in self.levels)
         channels = [(student.channels[ours], teacher.channels[theirs]) for ours, theirs in self.levels]
         self.project = nn.ModuleList(nn.Conv2d(ours, theirs, 1) for ours, theirs in channels)
         self.learnt = nn.ModuleList(settings.loss.trainable_module(theirs) for _, theirs in channels)
@@ -138,17 +151,64 @@ class AlignModule(nn.Module):
         return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum() * 0.0
 
 
+AnyDistillation = Distillation | PredictionDistillation
+
+
 class Distiller:
-    """The teacher and the align module, as a training step uses them.
+    """The teacher, and the module that compares it with the student, as a training step uses them.
 
     The teacher is not a submodule of the step: it stays in evaluation mode, has no gradients and is in no checkpoint.
     It must be in deploy form, on the step's device and in its memory layout.
     """
 
-    def __init__(self, teacher: Detector, align: AlignModule) -> None:
-        self.teacher, self.align = teacher, align
+    def __init__(self, teacher: Detector, align: AlignModule | PredictionTerm, every: int = 1) -> None:
+        self.teacher, self.align, self.every = teacher, align, every
+
+    def begin_step(self, number: int) -> bool:
+        """Whether there is distillation in a step; number: of the steps so far."""
+        if number % self.every:
+            return False
+        if self.align.balance is not None:
+            self.align.balance.begin_step(number // self.every)
+        return True
+
+    @property
+    def measures(self) -> bool:
+        """Whether gradients are measured in this step, for which the head must not be compiled."""
+        return self.align.balance is not None and self.align.balance.measures
 
     @torch.no_grad()
-    def features(self, images: Tensor) -> Pyramid:
-        """The teacher's feature pyramid of images (B, 3, H, W), float RGB 0..255, in the autocast precision."""
-        return self.teacher.features(images)
+    def targets(self, images: Tensor) -> Pyramid | Predictions:
+        """What the student is compared with: the teacher's features, or its predictions.
+
+        images: (B, 3, H, W), float RGB 0..255, in the autocast precision.
+        """
+        return self.teacher.features(images) if isinstance(self.align, AlignModule) else self.teacher(images)
+
+    def loss(
+        self, task: Tensor, features: Pyramid, predictions: Predictions, targets: Pyramid | Predictions | None
+    ) -> Tensor:
+        """The distillation loss, unweighted but balanced. task: the sum of the detection losses.
+
+        features, predictions: of the student.  targets: of `targets`, None in a step without distillation.
+        """
+        if targets is None:
+            return self.align.zero_loss()
+        pair = (predictions, targets) if isinstance(targets, Predictions) else (features, targets)
+        term: Tensor = self.align(*pair)
+        balance = self.align.balance
+        if balance is None:
+            return term
+        if balance.measures:
+            balance.measure(task, term, features)
+        return term * balance.factor()
+
+
+def make_distiller(settings: AnyDistillation, student: Detector, teacher: Detector, device: torch.device) -> Distiller:
+    """The distiller of a training, with a copy of the teacher in deploy form. ConfigError where the two do not fit."""
+    align: AlignModule | PredictionTerm
+    if isinstance(settings, Distillation):
+        align, every = AlignModule(settings, student.neck, teacher.neck), 1
+    else:
+        align, every = PredictionTerm(settings, student, teacher), settings.every
+    return Distiller(deploy(teacher).to(device), align.to(device), every)

@@ -18,7 +18,7 @@ from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.networks.detector import Architecture
 from onelook.training.adversarial import Adversarial
-from onelook.training.distillation import TERM_NAME, Distillation
+from onelook.training.distillation import TERM_NAME, AnyDistillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.frozen_start import FrozenStart
@@ -95,7 +95,7 @@ class Recipe:
     ema: Ema | None = Ema()
     multiscale: MultiScale | DarknetShapes | None = None
     closing: Closing | None = None
-    distillation: Distillation | None = None
+    distillation: AnyDistillation | None = None
     accumulate: int = 1
     clip: float | RelativeClip | None = None
     max_labels: int | None = 120

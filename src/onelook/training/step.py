@@ -46,19 +46,20 @@ class TrainingStep(nn.Module):
         """
         pixels, targets = resize_batch(images.float(), targets, size)
         pixels = pixels.contiguous(memory_format=self.layout)
-        if self.distiller is None:
+        distiller = self.distiller
+        if distiller is None:
             predictions = self.detector(pixels)
         else:
             features = self.detector.features(pixels)
-            predictions = self.detector.head(features)
-            teacher_features = self.distiller.features(pixels) if distillation_weight else None
+            # Gradients are measured by a second backward pass through the head, which a compiled one does not allow.
+            head = self.detector.head.forward if distiller.measures else self.detector.head
+            predictions = head(features)
+            learnt = distiller.targets(pixels) if distillation_weight else None
         # The network may run in half precision; costs, coordinates and losses are always float32.
         with torch.autocast(images.device.type, enabled=False):
             losses = loss(predictions, targets)
-            if self.align is not None:
-                losses[TERM_NAME] = (
-                    self.align.zero_loss()
-                    if teacher_features is None
-                    else distillation_weight * self.align(features, teacher_features)
-                )
+            if distiller is not None:
+                task = torch.stack(list(losses.values())).sum()
+                term = distiller.loss(task, features, predictions, learnt)
+                losses[TERM_NAME] = distillation_weight * term if distillation_weight else term
         return losses

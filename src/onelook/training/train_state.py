@@ -17,10 +17,9 @@ from onelook.devices import Precision, check_precision
 from onelook.errors import ConfigError
 from onelook.layers.cross_iteration_batch_norm import CrossIterationNorm
 from onelook.layers.cross_mini_batch_norm import CrossMiniBatchNorm
-from onelook.networks.deploy import deploy
 from onelook.ops.reduce import mean_over_processes
 from onelook.training.batch_norm_snapshot import BatchNormSnapshot, all_finite
-from onelook.training.distillation import AlignModule, Distiller, check_sizes
+from onelook.training.distillation import Distiller, check_sizes, make_distiller
 from onelook.training.ema import ModelEma
 from onelook.training.frozen_start import freeze, matching_parameters
 from onelook.training.gradient_clip import RelativeClip
@@ -121,15 +120,14 @@ class TrainState:
             return
         # The features between the parts are needed, so the parts are compiled one by one.
         teacher = self.distiller.teacher
-        for part in (self.detector.backbone, self.detector.neck, self.detector.head, teacher.backbone, teacher.neck):
+        student = (self.detector.backbone, self.detector.neck, self.detector.head)
+        for part in (*student, teacher.backbone, teacher.neck, teacher.head):
             part.compile(dynamic=dynamic)
 
     @property
     def distillation_strides(self) -> tuple[int, ...]:
-        """Strides of the levels at which features are distilled; () without distillation."""
-        if self.align is None:
-            return ()
-        return tuple(self.detector.neck.strides[ours] for ours, _ in self.align.levels)
+        """Strides of the levels at which the student learns from the teacher; () without distillation."""
+        return () if self.align is None else self.align.strides
 
     @property
     def evaluated_model(self) -> Detector:
@@ -183,6 +181,8 @@ class TrainState:
         of the distillation term.  steps_left: to the end of the training, with this one; some averages end before it.
         """
         self.progress, self.distillation_weight, self._steps_left = progress, distillation_weight, steps_left
+        if self.distiller is not None and not self.distiller.begin_step(self.steps):
+            self.distillation_weight = 0.0
         if self.ema is not None and steps_left == self.ema.settings.last_steps:
             self.ema.copy_to(self.detector)
         if self._dropblock is not None and self._drop is not None:
@@ -264,12 +264,11 @@ def _distiller(
         )
     check_sizes(recipe.input_size, recipe.multiscale, teacher)
     torch.manual_seed(recipe.seed)
-    align = AlignModule(settings, detector.neck, teacher.neck).to(device)
-    deployed = deploy(teacher).to(device)
+    distiller = make_distiller(settings, detector, teacher, device)
     if channels_last:
-        align.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        deployed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Distiller(deployed, align)
+        for module in (distiller.align, distiller.teacher):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return distiller
 
 
 def _prepare(device: torch.device, deterministic: bool) -> None:

@@ -1,0 +1,60 @@
+"""Balance of two losses by their gradients: one gets a given part of the other's gradient norm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from onelook.ops.precision import at_least_float32
+from onelook.ops.reduce import mean_over_processes
+
+if TYPE_CHECKING:
+    from onelook.types import Pyramid
+
+EVERY = 10  # steps between two measurements
+KEPT = 0.9  # part of the mean that a measurement leaves; the rest is the measurement
+_SCALE = 1024.0  # float16 features have gradients that would be 0 without it; their ratio does not depend on it
+
+
+class GradientBalance(nn.Module):
+    """The factor with which a loss term has `share` times the gradient norm of the detection losses.
+
+    The gradients are those at the neck's output features, over all levels. Their norms are measured in some steps, and
+    the factor follows from moving averages of both, which are equal in all processes and saved with the training's
+    state. It is 0 before the first measurement.
+    """
+
+    norms: Tensor
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.measures = True  # whether this step is one of those with a measurement
+        self.register_buffer("norms", torch.zeros(2))  # of the detection losses and of the term
+
+    def begin_step(self, number: int) -> None:
+        """number: of the steps so far."""
+        self.measures = number % EVERY == 0
+
+    def measure(self, task: Tensor, term: Tensor, features: Pyramid) -> None:
+        """Takes the norms of the gradients of two losses (scalars) at the features; the graph stays.
+
+        Norms that are not finite, as of a batch that the optimizer skips too, are left out.
+        """
+        squares = torch.stack([_square_norm(loss, features) for loss in (task, term)])
+        norms = mean_over_processes(squares).sqrt()  # up to a factor that both have, those of all processes' images
+        mean = torch.where(self.norms[1] > 0, KEPT * self.norms + (1 - KEPT) * norms, norms)
+        self.norms.copy_(torch.where(norms.isfinite().all(), mean, self.norms))
+
+    def factor(self) -> Tensor:
+        """The factor on the term, a scalar."""
+        task, term = self.norms
+        return torch.where(term > 0, self.share * task / term.clamp(min=1e-30), 0.0)
+
+
+def _square_norm(loss: Tensor, features: Pyramid) -> Tensor:
+    gradients = torch.autograd.grad(loss * _SCALE, features, retain_graph=True, allow_unused=True)
+    squares = [at_least_float32(gradient).square().sum() for gradient in gradients if gradient is not None]
+    return torch.stack(squares).sum()
