@@ -164,13 +164,12 @@ class Distiller:
     def __init__(self, teacher: Detector, align: AlignModule | PredictionTerm, every: int = 1) -> None:
         self.teacher, self.align, self.every = teacher, align, every
 
-    def begin_step(self, number: int) -> bool:
-        """Whether there is distillation in a step; number: of the steps so far."""
-        if number % self.every:
-            return False
-        if self.align.balance is not None:
+    def begin_step(self, number: int, weight: float) -> float:
+        """The weight of the distillation term in a step; number: of the steps so far, weight: by the schedule."""
+        weight = 0.0 if number % self.every else weight
+        if weight and self.align.balance is not None:
             self.align.balance.begin_step(number // self.every)
-        return True
+        return weight
 
     @property
     def measures(self) -> bool:

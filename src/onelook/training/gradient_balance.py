@@ -21,9 +21,9 @@ _SCALE = 1024.0  # float16 features have gradients that would be 0 without it; t
 class GradientBalance(nn.Module):
     """The factor with which a loss term has `share` times the gradient norm of the detection losses.
 
-    The gradients are those at the neck's output features, over all levels. Their norms are measured in some steps, and
-    the factor follows from moving averages of both, which are equal in all processes and saved with the training's
-    state. It is 0 before the first measurement.
+    The gradients are those at the neck's output features, over all levels. Their norms are measured in the first step
+    and in every tenth, and the factor follows from moving averages of both, which are equal in all processes and saved
+    with the training's state. It is 0 where no measurement was finite.
     """
 
     norms: Tensor
@@ -32,17 +32,23 @@ class GradientBalance(nn.Module):
         super().__init__()
         self.share = share
         self.measures = True  # whether this step is one of those with a measurement
+        self._has_measured = False
         self.register_buffer("norms", torch.zeros(2))  # of the detection losses and of the term
+        self.register_load_state_dict_post_hook(GradientBalance._loaded)
+
+    def _loaded(self, keys: object) -> None:
+        self._has_measured = bool(self.norms[1] > 0)
 
     def begin_step(self, number: int) -> None:
-        """number: of the steps so far."""
-        self.measures = number % EVERY == 0
+        """Prepares a step with the term; number: of the steps so far."""
+        self.measures = number % EVERY == 0 or not self._has_measured
 
     def measure(self, task: Tensor, term: Tensor, features: Pyramid) -> None:
         """Takes the norms of the gradients of two losses (scalars) at the features; the graph stays.
 
         Norms that are not finite, as of a batch that the optimizer skips too, are left out.
         """
+        self._has_measured = True
         squares = torch.stack([_square_norm(loss, features) for loss in (task, term)])
         norms = mean_over_processes(squares).sqrt()  # up to a factor that both have, those of all processes' images
         mean = torch.where(self.norms[1] > 0, KEPT * self.norms + (1 - KEPT) * norms, norms)

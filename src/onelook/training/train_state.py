@@ -181,8 +181,8 @@ class TrainState:
         of the distillation term.  steps_left: to the end of the training, with this one; some averages end before it.
         """
         self.progress, self.distillation_weight, self._steps_left = progress, distillation_weight, steps_left
-        if self.distiller is not None and not self.distiller.begin_step(self.steps):
-            self.distillation_weight = 0.0
+        if self.distiller is not None:
+            self.distillation_weight = self.distiller.begin_step(self.steps, distillation_weight)
         if self.ema is not None and steps_left == self.ema.settings.last_steps:
             self.ema.copy_to(self.detector)
         if self._dropblock is not None and self._drop is not None:
