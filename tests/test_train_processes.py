@@ -39,7 +39,9 @@ def launch(folder: Path, processes: int, script: str = "two_processes.py", **env
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [{"ACCUMULATE": "1"}, {"ACCUMULATE": "2"}, {"TEACHER": "1"}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"ACCUMULATE": "1"}, {"ACCUMULATE": "2"}, {"TEACHER": "features"}, {"TEACHER": "predictions"}], ids=str
+)
 def test_two_processes_train_like_one_with_the_same_batch(tmp_path, how):
     alone = launch(tmp_path, 1, **how)[0]
     both = launch(tmp_path, 2, **how)

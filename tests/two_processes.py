@@ -17,8 +17,9 @@ from onelook.losses.feature_distillation import Mimic
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.networks.yolox.architecture import Yolox
-from onelook.training.distillation import Distillation
+from onelook.training.distillation import AnyDistillation, Distillation
 from onelook.training.loop import Step, train
+from onelook.training.prediction_distillation import PredictionDistillation
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
@@ -41,18 +42,21 @@ def in_double(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tupl
     return tuple(images.double() for images in inputs)
 
 
-def taught(recipe: Recipe) -> tuple[Recipe, Detector]:
-    """The recipe with a teacher that stops before the last epoch, and the teacher.
+def taught(recipe: Recipe, what: str) -> tuple[Recipe, Detector]:
+    """The recipe with a teacher of features that stops before the last epoch, or of predictions; and the teacher.
 
     Channels as they are: they are normalised over the images of a process, which depends on how many there are.
     """
-    settings = Distillation(loss=Mimic(), weight=0.01, closing=False, normalise=False)
+    settings: AnyDistillation = Distillation(loss=Mimic(), weight=0.01, closing=False, normalise=False)
+    if what == "predictions":
+        settings = PredictionDistillation(share=0.3, every=2)
     torch.manual_seed(5)
-    teacher = build(Yolox(depth=0.33, width=0.25, num_classes=7, size=(64, 64)))
+    classes = ("blue", "black", "red", "white")
+    teacher = build(Yolox(depth=0.33, width=0.25, num_classes=4, size=(64, 64)), classes=classes)
     return replace(recipe, distillation=settings, ema=None), teacher.double()
 
 
-def main(folder: Path, accumulate: int, teaches: bool) -> None:
+def main(folder: Path, accumulate: int, teaches: str) -> None:
     torch.set_num_threads(1)
     with join_process_group("cpu") as process_group:
         recipe = changed(epochs=3, sync_batch_norm=True, accumulate=accumulate)
@@ -60,7 +64,7 @@ def main(folder: Path, accumulate: int, teaches: bool) -> None:
         detector.backbone.register_forward_pre_hook(in_double)
         teacher = None
         if teaches:
-            recipe, teacher = taught(recipe)
+            recipe, teacher = taught(recipe, teaches)
         torch.set_default_dtype(torch.float64)  # of what the train_state makes itself
         train_state = TrainState(recipe, detector, process_group, RuntimeOptions(), teacher)
         torch.set_default_dtype(torch.float32)
@@ -189,4 +193,4 @@ elif __name__ == "__main__" and os.environ.get("BREAK_DOWN"):
 elif __name__ == "__main__" and os.environ.get("FINE_TUNE"):
     fine_tune(Path(sys.argv[1]), os.environ["FINE_TUNE"] == "float64")
 elif __name__ == "__main__":
-    main(Path(sys.argv[1]), int(os.environ.get("ACCUMULATE", "1")), bool(os.environ.get("TEACHER")))
+    main(Path(sys.argv[1]), int(os.environ.get("ACCUMULATE", "1")), os.environ.get("TEACHER", ""))

@@ -27,7 +27,8 @@ class PredictionDistillation:
     scores: weight of the quality focal loss to the teacher's scores, of the classes whose names both have.  focus: its
     exponent.  boxes: weight of 1 - GIoU with the teacher's boxes.  distributions: weight of localisation distillation
     (LD), for students and teachers whose heads predict distributions, else without effect.  temperature: of LD.
-    sharpness: boxes and distributions of a cell count as the teacher's best score there to this power.
+    sharpness: boxes and distributions of a cell count as the teacher's best score there to this power; at 1, a third
+    of the weight is in cells without an object, whose boxes say nothing.
     share: the term gets this part of the gradient norm of the detection losses (`GradientBalance`), so that the three
     weights only count among each other; None takes them as they are.  start, end: part of the training, 0 to 1, from
     and until which there is distillation.  final: factor on the term at its end; it falls along a half cosine.
@@ -39,8 +40,8 @@ class PredictionDistillation:
     distributions: float = 0.25
     focus: float = 2.0
     temperature: float = 1.0
-    sharpness: float = 1.0
-    share: float | None = 1.0
+    sharpness: float = 3.0
+    share: float | None = 0.5
     start: float = 0.0
     end: float = 1.0
     final: float = 1.0
