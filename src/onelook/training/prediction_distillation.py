@@ -32,7 +32,7 @@ class PredictionDistillation:
     share: the term gets this part of the gradient norm of the detection losses (`GradientBalance`), so that the three
     weights only count among each other; None takes them as they are.  start, end: part of the training, 0 to 1, from
     and until which there is distillation.  final: factor on the term at its end; it falls along a half cosine.
-    every: distillation in every so manieth step only; the teacher is not run in the others.
+    every: 2 distils in every second step only, and so on; the teacher is not run in the others.
     """
 
     scores: float = 1.0

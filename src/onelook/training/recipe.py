@@ -18,13 +18,14 @@ from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.networks.detector import Architecture
 from onelook.training.adversarial import Adversarial
-from onelook.training.distillation import TERM_NAME, AnyDistillation
+from onelook.training.distillation import TERM_NAME, Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.frozen_start import FrozenStart
 from onelook.training.gradient_clip import RelativeClip
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
+from onelook.training.prediction_distillation import PredictionDistillation
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
 from onelook.types import Sample, counted, text_repr
 
@@ -95,7 +96,7 @@ class Recipe:
     ema: Ema | None = Ema()
     multiscale: MultiScale | DarknetShapes | None = None
     closing: Closing | None = None
-    distillation: AnyDistillation | None = None
+    distillation: Distillation | PredictionDistillation | None = None
     accumulate: int = 1
     clip: float | RelativeClip | None = None
     max_labels: int | None = 120
