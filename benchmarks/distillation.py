@@ -58,6 +58,7 @@ WAYS = {
     "taught-0.1": ("distillation=Distillation(weight=0.1)",),
     "balanced": ("distillation=Distillation(share=0.3,start=0.1)",),
     "predictions": ("distillation=PredictionDistillation()",),
+    "wide": ("distillation=PredictionDistillation(share=1.0,sharpness=1.0)",),
     "half": ("distillation=PredictionDistillation(every=2)",),
 }
 
