@@ -79,11 +79,15 @@ class Training:
     weights: Path | None = None
 
 
+def short_rate(model: str) -> float:
+    """The learning rate per image of a short training of a model, by its published optimizer."""
+    return ADAMW_RATE if isinstance(default_recipe(model).optimizer, AdamW) else SGD_RATE
+
+
 def choice_of(one: Training, size: int) -> RecipeChoice:
     """The recipe of a training; the teacher is the only difference of the students."""
-    rate = ADAMW_RATE if isinstance(default_recipe(one.model).optimizer, AdamW) else SGD_RATE
-    settings = (*SHORT, f"optimizer.lr_per_image={rate}", f"seed={one.seed}", "clip=none", "multiscale=none")
-    overrides = (*settings, *one.settings)
+    rate = f"optimizer.lr_per_image={short_rate(one.model)}"
+    overrides = (*SHORT, rate, f"seed={one.seed}", "clip=none", "multiscale=none", *one.settings)
     return RecipeChoice(
         model=one.model, recipe=one.model, epochs=one.epochs, size=size, batch=BATCH, overrides=overrides
     )

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from command import run_benchmark
-from distillation import RATES, SHORT
+from distillation import SHORT, short_rate
 from onelook.api.alternation import alternate
 from onelook.api.bench import NoPostprocess, scene_images
 from onelook.api.demo import BATCH, CLASSES, demo_scenes
@@ -262,7 +262,7 @@ def _run(folder: Path, model: Path, like: str, data: Path, *, size: int, epochs:
     """The metrics of a training, which is made, continued, or done already."""
     last = folder / "last.json"
     if not last.exists():
-        settings = (*SHORT, f"optimizer.lr_per_image={RATES[like]}", f"seed={seed}")
+        settings = (*SHORT, f"optimizer.lr_per_image={short_rate(like)}", f"seed={seed}")
         choice = RecipeChoice(model=str(model), recipe=like, epochs=epochs, size=size, batch=BATCH, overrides=settings)
         resume = (folder / "state.pt").exists()
         result = train(None if resume else choice, data, out=folder, resume=resume, workers=0, device="cpu")
