@@ -300,10 +300,12 @@ def test_a_folder_of_a_run_in_the_wrong_place_is_shown_the_right_one(scenes, tmp
     assert train_as in said[2] and begin in said[2]
     assert "is a file" in said[3] and begin in said[3]
     assert train(scenes, "--model", "yolox-nano", "--weights", "runs/b 1") == 1
-    assert "Name a file inside it: runs/b 1/best.safetensors" in capsys.readouterr().err
+    assert "'runs/b 1/best.safetensors' is not a weights file" in capsys.readouterr().err  # the best ones
     (once / "best.safetensors").unlink()
     assert train(scenes, "--model", "yolox-nano", "--weights", "runs/b 1") == 1
-    assert "Name a file inside it.\n" in capsys.readouterr().err
+    assert "has no weights yet: it stopped before the end of its first epoch." in capsys.readouterr().err
+    assert train(scenes, "--model", "yolox-nano", "--weights", "runs") == 1
+    assert "The folder 'runs' is not a run: it has no best.safetensors." in capsys.readouterr().err
     assert train(scenes, "--model", "runs", "--epochs", "1") == 1  # no folder of a run: an unknown name
     # A folder that is called as a model is no reason to refuse the model.
     (tmp_path / "yolox-nano").mkdir()

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+import onelook
 from onelook.api.trials import Launcher, create_study, record_result, run_study
 from onelook.api.tune import TuneResult, finish, is_range
 from onelook.cli.app import run
@@ -207,6 +208,7 @@ def test_the_command_trains_in_parallel_and_its_best_recipe_trains(tmp_path, cap
 def test_a_search_is_resumed_with_its_first_flags(tmp_path, capsys, monkeypatch):
     scenes = write_synthetic(tmp_path / "my scenes", Scenes(size=(64, 64)), {"train": 4, "val": 2})
     out, seen = tmp_path / "search", []
+    weights = str(onelook.save_weights(onelook.build("yolox-nano"), tmp_path / "w.safetensors"))
 
     def run_toys(study, trials, launcher, parallel, reporter):
         """Ends after the first trial, as if by Ctrl-C."""
@@ -217,12 +219,12 @@ def test_a_search_is_resumed_with_its_first_flags(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("onelook.api.tune.run_study", run_toys)
     search = ["tune", str(scenes), "--out", str(out)]
     flags = ["--trials", "3", "--parallel", "2", "--workers", "0", "--val-split", "val", "--device", "cpu,cpu"]
-    assert run([*search, "--model", "yolox-nano", "--weights", "w.pth", *flags]) == 130
+    assert run([*search, "--model", "yolox-nano", "--weights", weights, *flags]) == 130
     shown = capsys.readouterr().out
     assert f"To resume: onelook tune {shlex.quote(str(scenes))} --out {out} --resume" in shown
     assert run([*search, "--resume"]) == 130
     assert seen[0] == seen[1]
-    trainings = {"weights": "w.pth", "split": None, "validation": "val", "workers": 0}
+    trainings = {"weights": weights, "split": None, "validation": "val", "workers": 0}
     assert seen[0] == (3, 2, trainings, ["cpu", "cpu"])
     # What is given replaces what was, also for the time after.
     assert run([*search, "--resume", "--trials", "5", "--device", "cpu"]) == 130

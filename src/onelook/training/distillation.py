@@ -1,6 +1,6 @@
 """Knowledge distillation: the student also learns from a trained teacher, here the features of its neck.
 
-That is DAMO-YOLO's way (sec. 2.4); `prediction_distillation` has the other one. Teacher and student may be of any
+Features are one way (DAMO-YOLO sec. 2.4); `prediction_distillation` has the other. Teacher and student may be of any
 family: their levels are matched by stride, their channels by a projection. The teacher gets the student's input images,
 letterboxed and augmented for the student: each network normalises RGB 0..255 itself, and positions agree because both
 get the same images. For features, the classes of the two may differ.
