@@ -358,7 +358,7 @@ PLACEHOLDERS: tuple[tuple[str, Callable[..., None]], ...] = (
     (r"photos", photographs),
     (r".*\.(jpg|tif|png)", photograph),
     (r".*\.mp4", video),
-    (r"runs/[\w-]+|first/run", trained_run),
+    (r"runs/[\w-]+(/[\w-]+/seed-\d+)?|first/run", trained_run),
     (r".*\.onnx", exported_file),
     (r".*\.ncnn\.param", ncnn_file),
     (r".*\.safetensors", own_weights),
