@@ -100,6 +100,7 @@ UNABLE = (
     Unable(
         r"^check deepforest$", "the folder above the data set, as the page tells", "There is one in its folder 'data'"
     ),
+    Unable(r"^val demo ", "weights trained on the demo's images: test_demo.py", "no class in common"),
     Unable(r"^bench .*--half", "float16 is computed on a GPU", "GPU"),
 )
 
