@@ -185,6 +185,8 @@ class Page:
         """A word of the page with a name in place of what stands for one, and places inside of the folder."""
         if word == "FILE":
             return "yolox_s.pth" if before == "--weights" else "nano.onnx"
+        if word == before == "MODEL":
+            return "other.onnx"  # two models to compare
         if word.startswith("model.anchors=") and "..." in word:
             assert self.anchors is not None, "no command before it has printed anchors"
             return self.anchors
