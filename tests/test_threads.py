@@ -1,4 +1,4 @@
-"""How many threads run: quotas of control groups, the environment, free cores, and the first steps of a training."""
+"""How many threads run: quotas of control groups, the environment, free cores, and the first steps and runs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onelook import threads
+from onelook.augment.letterbox import Stretch
 from onelook.devices import cpu_quota
 from onelook.errors import UserError
-from onelook.threads import chosen_threads, free_cores, limit_torch_threads, make_waiting_passive, threads_note
+from onelook.ops.nms import Nms, Postprocess, RawDetections
+from onelook.predict.thread_trial import ThreadChoosingRuntime
+from onelook.threads import (
+    HOPELESS,
+    TIMED_EACH,
+    ThreadTrial,
+    chosen_threads,
+    free_cores,
+    limit_torch_threads,
+    make_waiting_passive,
+    threads_note,
+)
 from onelook.training.loop import Epoch, Step
 from onelook.training.options import RunOptions
-from onelook.training.threads import AGAIN_AFTER, STEPS_EACH, ThreadChoice
+from onelook.training.threads import AGAIN_AFTER, ThreadChoice
 
 
 @pytest.fixture
@@ -147,21 +162,87 @@ class Training:
 
 @pytest.mark.parametrize("fastest", [1, 2, 4])
 def test_the_first_steps_choose_the_fastest_number_of_threads(fastest: int) -> None:
-    training = Training({count: 1.0 if count == fastest else 1.5 for count in (1, 2, 4)})
+    training = Training({count: 1.0 if count == fastest else 1.2 for count in (1, 2, 4)})
     for number in range(20):
         training.step(size=64 if number % 2 else 128)  # sizes differ: the time is that of a pixel
     assert training.choice.chosen == training.used[-1] == fastest
-    assert training.used[: 3 * (STEPS_EACH + 1)].count(2) == STEPS_EACH + 1
+    assert training.used[: 3 * (TIMED_EACH + 1)].count(2) == TIMED_EACH + 1
     assert len(training.said) == 1
     assert f"{fastest} thread" in training.said[0]
 
 
-def test_a_number_of_threads_that_is_far_too_slow_gets_two_steps() -> None:
+def test_a_number_of_threads_that_is_far_too_slow_gets_one_step() -> None:
     training = Training({1: 1.0, 2: 8.0})
     for _ in range(10):
         training.step()
-    assert training.used.count(2) == 2
+    assert training.used.count(2) == 1
     assert training.choice.chosen == 1
+    assert "2: 0.12 of its speed" in training.said[0]
+
+
+@given(
+    seconds=st.lists(st.floats(0.1, 10.0), min_size=1, max_size=4),
+    noise=st.lists(st.floats(1.0, 1.1), min_size=40, max_size=40),
+    slow_first=st.booleans(),
+)
+def test_a_trial_ends_and_chooses_nearly_the_fastest(
+    seconds: list[float], noise: list[float], slow_first: bool
+) -> None:
+    current = [0]
+    trial = ThreadTrial(range(len(seconds)), lambda count: current.__setitem__(0, count), slow_first=slow_first)
+    runs, before = 0, -1
+    for factor in noise:
+        if trial.chosen is not None:
+            break
+        first = slow_first and current[0] != before
+        before = current[0]
+        trial.add(seconds[current[0]] * factor * (3.0 if first else 1.0))
+        runs += 1
+    assert trial.chosen == current[0]
+    assert runs <= len(seconds) * (TIMED_EACH + 1)
+    assert seconds[trial.chosen] <= 1.1 * min(seconds)
+    assert trial.to_best()[trial.chosen] == 1.0
+
+
+def test_the_first_number_of_threads_is_not_given_up_for_its_own_noise() -> None:
+    used: list[int] = []
+    trial = ThreadTrial((1, 2), used.append)
+    for seconds in (1.0, 1.0, 9.0 * HOPELESS, 1.0):
+        trial.add(seconds)
+    assert used == [1, 2]
+
+
+class Network:
+    """A runtime whose time depends on its number of threads."""
+
+    size, frame, class_names = (32, 32), Stretch(), ("a",)
+    postprocess = evaluating = Nms()
+    other = "of the runtime"
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        self.seconds, self.threads, self.now = seconds, 1, 0.0
+        self.opened: list[int] = []
+
+    def set_threads(self, threads: int) -> None:
+        self.threads = threads
+        self.opened.append(threads)
+
+    def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
+        self.now += self.seconds[self.threads] * len(batch)
+        return [(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))] * len(batch)
+
+
+@pytest.mark.parametrize(("two", "chosen", "opened"), [(0.5, 2, [2]), (0.9, 2, [2]), (1.2, 1, [2, 1])])
+def test_the_first_runs_of_a_network_choose_its_threads(two: float, chosen: int, opened: list[int]) -> None:
+    network, said = Network({1: 1.0, 2: two}), list[str]()
+    runtime = ThreadChoosingRuntime(network, (1, 2), said.append, clock=lambda: network.now)
+    for count in (1, 3, 2, 1) * 5:
+        assert len(runtime(np.zeros((count, 32, 32, 3), np.uint8), Nms())) == count
+    assert network.threads == chosen
+    assert network.opened == opened  # the file is opened again no more often than it must be
+    assert runtime.other == "of the runtime"
+    assert len(said) == (chosen == 2)
+    assert all(line.startswith("Going on with 2 threads") for line in said)
 
 
 def test_the_choice_is_made_again_at_the_end_of_an_epoch_when_it_is_old() -> None:

@@ -1,7 +1,8 @@
 """How many threads a run on a CPU takes where the user does not say: as many as there are free cores.
 
-A thread more than there are free cores makes PyTorch slower, not faster: at every operator all threads wait for the one
-that has no core. `free_cores` measures them, because a load average says nothing of quotas and of other containers.
+A thread more than there are free cores can make PyTorch slower: at every operator all threads wait for the one that
+has no core. `free_cores` measures them, because a load average says nothing of quotas and of other containers. But a
+program of more threads also gets a larger part of busy cores, so that longer work tries several numbers: `ThreadTrial`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 from onelook.devices import num_cores
 from onelook.errors import UsageError
@@ -18,6 +21,76 @@ _PROBE_SECONDS = 0.03  # some time slices of the scheduler
 _MOST_PROBED = 16  # threads that look for free cores; more cores are counted in proportion
 _MOST_THREADS = 1024  # that may be asked for, where there are fewer cores
 _NEARLY_FREE = 0.3  # of a core, that may be missing: the probe itself waits for Python's lock now and then
+
+TIMED_EACH = 3  # runs of each number of threads that are timed, after one that is not
+HOPELESS = 1.3  # times the best of the others: such a number of threads gets no further run
+
+
+class ThreadTrial:
+    """Finds the fastest number of threads by the times of real work: each candidate in turn, then the fastest.
+
+    candidates: numbers of threads, the usual one first.  set_threads: called before the next run, with its number.
+    slow_first: whether the first run after a change takes longer, so that it says nothing of a number.
+    """
+
+    def __init__(
+        self, candidates: Sequence[int], set_threads: Callable[[int], object], *, slow_first: bool = False
+    ) -> None:
+        self._candidates, self._set, self._slow_first = tuple(candidates), set_threads, slow_first
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets all times and begins with the first candidate."""
+        self.chosen: int | None = None
+        self._times: dict[int, list[float]] = {count: [] for count in self._candidates}
+        self._try(self._candidates[0])
+
+    def add(self, seconds: float) -> None:
+        """Takes the time of the last run, for a unit of work; sets the threads of the next."""
+        if self.chosen is not None:
+            return
+        times = self._times[self._trying]
+        times.append(seconds)
+        best = min((one for count, one in self._seconds().items() if count != self._trying), default=seconds)
+        hopeless = seconds > HOPELESS * best and not (self._slow_first and len(times) == 1)
+        if len(times) <= TIMED_EACH and not hopeless:
+            return
+        left = [count for count in self._candidates if not self._times[count]]
+        if left:
+            self._try(left[0])
+        else:
+            self.chosen = min(self._seconds(), key=lambda count: self._seconds()[count])
+            self._set(self.chosen)
+
+    def to_best(self) -> dict[int, float]:
+        """The speed of each number of threads as a part of the fastest one's, after the trial."""
+        seconds = self._seconds()
+        return {count: min(seconds.values()) / one for count, one in seconds.items()}
+
+    def _seconds(self) -> dict[int, float]:
+        return {count: median(times[1:] or times) for count, times in self._times.items() if times}
+
+    def _try(self, count: int) -> None:
+        self._trying = count
+        self._set(count)
+
+
+def thread_names(count: int) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def speeds_of_others(trial: ThreadTrial) -> str:
+    """The other numbers of threads with their speeds, for a line in brackets."""
+    parts = trial.to_best()
+    return ", ".join(f"{count}: {part:.2f} of its speed" for count, part in parts.items() if count != trial.chosen)
+
+
+def thread_candidates() -> tuple[int, ...]:
+    """The numbers of threads that are worth a trial: the free cores first, then one, half of all cores, and all."""
+    cores, usual = num_cores(), chosen_threads()
+    others = {1, cores, max(1, cores // 2)} if cores <= 4 else {cores}
+    return (usual, *sorted(others - {usual}))
 
 
 def given_threads() -> int | None:
@@ -78,7 +151,7 @@ def threads_note(threads: int | None) -> str | None:
     if threads is not None or given_threads() is not None or chosen_threads() >= num_cores():
         return None
     count = chosen_threads()
-    return f"Computing with {count} thread{'s' * (count > 1)}: others use the {num_cores()} cores (--threads chooses)."
+    return f"Computing with {thread_names(count)}: others use the {num_cores()} cores (--threads chooses)."
 
 
 def limit_torch_threads(threads: int | None) -> None:

@@ -18,7 +18,7 @@ from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.detect_output import check_sources, of_classes, output_folder, parse_shard, selected_labels, shard_of
 from onelook.api.live_choice import chosen_live
 from onelook.api.open import LoadOptions, Model, PathLike, stamps_of
-from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open_cached, report_threads
+from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open_cached, with_thread_trial
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.ops.merge import MergeKind
@@ -198,10 +198,10 @@ def detect(
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     shown = reporter or PlainReporter()
     opened = open_cached(model, options, runtime, shown)
-    report_threads(opened, threads, shown)
     images = partial(_count_images, found, excerpt)
     opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=batch or opened.batch)
-    predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
+    network = with_thread_trial(opened.runtime, threads, shown)
+    predictor = Predictor(network, opened.frame, opened.postprocess, batch=batch or opened.batch)
     if postprocess is not None:
         predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
     tracker = None if track is None else named_tracker(track, confidence)

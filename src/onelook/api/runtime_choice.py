@@ -30,11 +30,13 @@ from onelook.devices import has_no_gpu
 from onelook.errors import ExportError, UsageError, UserError, install_command, missing_package
 from onelook.ops.nms import Nms
 from onelook.predict.predictor import Predictor
+from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes import exported_runtime
 from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.thread_trial import ThreadChoosingRuntime, ThreadedRuntime
 from onelook.reporter import Reporter
-from onelook.threads import check_threads, chosen_threads, threads_note
+from onelook.threads import check_threads, chosen_threads, thread_candidates, threads_note
 
 if TYPE_CHECKING:
     from onelook.api.cached_onnx import CachedOnnx
@@ -130,17 +132,36 @@ def exported_where_it_pays(
     return _opened(path, model, options, reporter)
 
 
-def report_threads(predictor: Predictor, threads: int | None, reporter: Reporter) -> None:
-    """Says it where fewer threads than cores were chosen for a predictor on the CPU. threads: what the user gave."""
-    runtime = predictor.runtime
-    if isinstance(runtime, ExportedRuntime) and not hasattr(runtime, "device"):  # which is PyTorch's
-        applies = runtime.device_name == "cpu"
-    else:
-        torch = sys.modules.get("torch")
-        on_cpu = getattr(getattr(runtime, "device", None), "type", "") == "cpu"
-        applies = on_cpu and torch is not None and torch.get_num_threads() == chosen_threads()
-    if applies and (note := threads_note(threads)) is not None:
+def with_thread_trial(runtime: Runtime, threads: int | None, reporter: Reporter, *, tries: bool = True) -> Runtime:
+    """A runtime whose first runs choose its threads, on a CPU whose cores are busy, in PyTorch and in ONNX Runtime.
+
+    Everywhere else it is the runtime itself. Says how many threads were chosen. threads: what the user gave.  tries:
+    whether there may be a choice.
+    """
+    busy = report_threads(runtime, threads, reporter)
+    if not busy or not tries or not isinstance(runtime, ThreadedRuntime):
+        return runtime
+    return ThreadChoosingRuntime(runtime, thread_candidates(), reporter.info)
+
+
+def report_threads(runtime: Runtime, threads: int | None, reporter: Reporter) -> bool:
+    """Says it where fewer threads than cores were chosen for a runtime on the CPU, and whether that is so.
+
+    threads: what the user gave.
+    """
+    note = threads_note(threads) if _has_chosen_threads(runtime) else None
+    if note is not None:
         reporter.info(note)
+    return note is not None
+
+
+def _has_chosen_threads(runtime: Runtime) -> bool:
+    """Whether it runs on the CPU, with as many threads as `chosen_threads` says."""
+    if isinstance(runtime, ExportedRuntime) and not hasattr(runtime, "device"):  # which is PyTorch's
+        return runtime.device_name == "cpu"
+    torch = sys.modules.get("torch")
+    on_cpu = getattr(getattr(runtime, "device", None), "type", "") == "cpu"
+    return on_cpu and torch is not None and bool(torch.get_num_threads() == chosen_threads())
 
 
 def _not_for(model: Model, options: LoadOptions) -> str:

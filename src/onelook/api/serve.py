@@ -254,7 +254,7 @@ def _report_runtimes(repository: Any, threads: int | None, reporter: Reporter) -
     A fault inside one native library ends the whole process, with the models of the others.
     """
     for name in repository.names()[:1]:
-        report_threads(repository.find(name).predictor, threads, reporter)
+        report_threads(repository.find(name).predictor.runtime, threads, reporter)
     libraries = sorted({repository.find(name).facts.runtime.split()[0] for name in repository.names()})
     if len(libraries) > 1:
         reporter.warning(

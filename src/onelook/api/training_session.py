@@ -37,6 +37,7 @@ from onelook.data.loader import Loader
 from onelook.errors import UsageError, UserError
 from onelook.networks.detector import Detector
 from onelook.reporter import PlainReporter, Reporter
+from onelook.threads import thread_candidates
 from onelook.training.batches import make_loader, slow_loader_remedy
 from onelook.training.device_batches import DeviceBatches, check_augment_on_device
 from onelook.training.fit_anchors import with_fitting_anchors
@@ -50,7 +51,7 @@ from onelook.training.result import RunResult
 from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, check_batch_norm_variance, fill_memory, first_weights, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
-from onelook.training.threads import ThreadChoice, thread_candidates, wants_choice
+from onelook.training.threads import ThreadChoice, wants_choice
 from onelook.training.train_state import TrainState
 from onelook.weights.identify import model_name
 

@@ -10,7 +10,7 @@ from time import perf_counter
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike
-from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open_cached, report_threads
+from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open_cached, with_thread_trial
 from onelook.api.written_files import check_new, suspect_paths, write_all_suspects
 from onelook.config import check_arguments
 from onelook.data import Dataset, open_dataset
@@ -97,17 +97,17 @@ def validate(
         raise UsageError("The ONNX file takes images of one size only.", "Leave the rectangles or the runtime away.")
     chosen_runtime: RuntimeName = "torch" if rectangular or processes > 1 else runtime
     predictor = open_cached(model, options, chosen_runtime, shown)
-    report_threads(predictor, threads, shown)
     dataset = open_evaluated(data, split, shown)
     check_annotated_sizes(dataset, shown, allow=allow_size_mismatch)
     predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=dataset.__len__, batch=batch)
-    chosen = predictor.runtime.evaluating
+    network = with_thread_trial(predictor.runtime, threads, shown, tries=processes == 1)
+    chosen = network.evaluating
     if postprocess is not None:
         chosen = postprocess_of_kind(postprocess, chosen)
     loaded = perf_counter()
     with shown.progress("validating") as progress:
         evaluation = evaluate(
-            predictor.runtime,
+            network,
             dataset,
             with_thresholds(with_clip(chosen, clip_boxes), confidence, iou),
             batch=batch,

@@ -48,17 +48,27 @@ class OnnxRuntime(ExportedRuntime):
         self.device_name = device or "cpu"
         self._session = session
         self._bound = None if self.device_name == "cpu" else BoundSession(session, self.device_name)
-        self._threads = threads
+        self._threads, self._divided = threads, 1
+        self._spin: bool | None = None
         return metadata
+
+    def set_threads(self, threads: int) -> None:
+        """Opens the file again, with this number of threads on the CPU, which sleep while they wait."""
+        self._threads, self._spin = threads, False
+        self._session = open_session(self.path, "cpu", threads, spin=False)
+        self.concurrent = 1
+        if self._divided > 1:
+            self.concurrent = self._expect(self._divided)
 
     def _expect(self, parts: int) -> int:
         """Several runs at once, each with a share of the threads: they wait less for each other than those of one."""
-        threads = self._threads or chosen_threads()
+        self._divided, threads = parts, self._threads or chosen_threads()
         runs = min(parts, threads) if self._bound is None else 1
         if runs != self.concurrent:
             from concurrent.futures import ThreadPoolExecutor  # one image needs no threads
 
-            self._session = open_session(self.path, "cpu", threads // runs if runs > 1 else self._threads)
+            each = threads // runs if runs > 1 else self._threads
+            self._session = open_session(self.path, "cpu", each, spin=self._spin)
             self._pool = ThreadPoolExecutor(runs, thread_name_prefix="onelook-run")
         return runs
 
@@ -127,8 +137,11 @@ class BoundSession:
         return buffer
 
 
-def open_session(path: str, device: str | None = None, threads: int | None = None) -> Any:
-    """An ONNX Runtime session; ExportError where the file is no ONNX model, ConfigError for a device it has not."""
+def open_session(path: str, device: str | None = None, threads: int | None = None, *, spin: bool | None = None) -> Any:
+    """An ONNX Runtime session; ExportError where the file is no ONNX model, ConfigError for a device it has not.
+
+    spin: whether threads that wait take the time of a core; None is where `threads` are given, or all cores are free.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -138,7 +151,9 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or chosen_threads()
-    if threads is None and 1 < options.intra_op_num_threads < num_cores():
+    if spin is None:
+        spin = threads is not None or options.intra_op_num_threads >= num_cores()
+    if not spin and options.intra_op_num_threads > 1:
         # The cores are busy: a thread that waits takes the time of one that works.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -72,6 +72,10 @@ class TorchRuntime:
             predictions = self.detector(images)
             return postprocess.batch(predictions.boxes, predictions.scores())
 
+    def set_threads(self, threads: int) -> None:
+        """Sets the threads of PyTorch, of the whole process."""
+        torch.set_num_threads(threads)
+
     def raw(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 RGB 0..255 -> boxes (B, N, 4) and scores (B, N, C), as an exported file gives them."""
         with torch.inference_mode():

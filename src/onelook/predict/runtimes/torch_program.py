@@ -34,10 +34,11 @@ class TorchProgramRuntime(ExportedRuntime):
         except ImportError as error:
             raise missing_package("torch", f"Running '{self.path}'") from error
         from onelook.devices import choose_device
+        from onelook.threads import limit_torch_threads
 
         chosen = choose_device(device)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        if chosen.type == "cpu":
+            limit_torch_threads(threads)
         try:
             with _without_pickles():
                 program = torch.export.load(self.path)
