@@ -8,7 +8,6 @@ get the same images. For features, the classes of the two may differ.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from onelook.ops.precision import at_least_float32
 from onelook.training.gradient_balance import GradientBalance
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.prediction_distillation import PredictionDistillation, PredictionTerm
+from onelook.training.schedule import half_cosine
 from onelook.types import Predictions
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Distillation:
         end = (epochs if self.closing else epochs - closing) * steps_per_epoch
         if step >= end or step < self.start * end:
             return 0.0
-        return self.weight * (1.0 - (1.0 - self.final) * 0.5 * (1.0 - math.cos(math.pi * step / end)))
+        return self.weight * half_cosine(step / end, self.final)
 
 
 OFFICIAL_CODE = Distillation()

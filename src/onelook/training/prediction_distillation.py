@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from onelook.errors import ConfigError
 from onelook.losses.prediction_distillation import box_loss, cells_in_common, distribution_loss, score_loss
 from onelook.training.gradient_balance import GradientBalance
+from onelook.training.schedule import half_cosine
 
 if TYPE_CHECKING:
     from onelook.networks.detector import Detector
@@ -66,7 +66,7 @@ class PredictionDistillation:
         if not self.start <= progress < self.end:
             return 0.0
         done = (progress - self.start) / (self.end - self.start)
-        return 1.0 - (1.0 - self.final) * 0.5 * (1.0 - math.cos(math.pi * done))
+        return half_cosine(done, self.final)
 
 
 def classes_in_common(student: Detector, teacher: Detector) -> tuple[list[int], list[int]]:

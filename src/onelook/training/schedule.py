@@ -20,6 +20,11 @@ class Rates:
     momentum: float | None = None
 
 
+def half_cosine(done: float, final: float) -> float:
+    """A factor that falls from 1 to `final` along half a cosine; done: part of the way, 0 to 1."""
+    return 1.0 - (1.0 - final) * 0.5 * (1.0 - math.cos(math.pi * done))
+
+
 @dataclass(frozen=True)
 class WarmCosine:
     """Cosine schedule with warm-up and a constant end (YOLOX's `yoloxwarmcos`; also its `warmcos` and `cos`).
