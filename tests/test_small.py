@@ -157,7 +157,7 @@ def test_small_is_chosen_from_weights_or_for_few_steps(scenes):
 
 
 def test_weights_that_know_all_classes_learn_at_a_tenth_of_the_rate(scenes, tmp_path):
-    """Whatever file or detector they come from; weights of other classes learn at the published rate."""
+    """Whatever file or detector they come from; weights of other classes learn faster than published, in few steps."""
     choice, model = RecipeChoice(model="yolox-nano", epochs=10), find_recipe("yolox-nano").model
     rates = {}
     for kind, names in {
@@ -172,8 +172,9 @@ def test_weights_that_know_all_classes_learn_at_a_tenth_of_the_rate(scenes, tmp_
         found = resolved(choice, scenes, has_weights=True, knows_classes=known, on_cpu=True)
         assert ("that know all classes" in choice.says_small(found, scenes, True, known)) == known
         rates[kind] = found.optimizer.lr_per_image
-    assert rates["others"] == find_recipe("yolox-nano").optimizer.lr_per_image
-    assert rates["same"] == rates["more"] == pytest.approx(0.1 * rates["others"], rel=1e-3)
+    published = find_recipe("yolox-nano").optimizer.lr_per_image
+    assert rates["others"] == pytest.approx(3 * published, rel=1e-3)
+    assert rates["same"] == rates["more"] == pytest.approx(0.1 * published, rel=1e-3)
     assert not knows_classes(choice, scenes, None)
     assert not knows_classes(RecipeChoice(recipe="yolox-nano"), scenes, str(path))  # the published training
 

@@ -143,17 +143,17 @@ def schedule(facts: Facts) -> WarmCosine:
 def rate(published: float, batch: int, facts: Facts) -> float:
     """The learning rate per image. batch: the published one.
 
-    From weights: as published, proportional to the batch. Where they know all classes it is a tenth of that: no row of
-    the head starts anew, and a few steps at a high rate lose more than they gain.
+    From weights that know all classes it is a tenth of the published one: no row of the head starts anew, and a few
+    steps at a high rate lose more than they gain.
 
-    From scratch: published rates are for large batches, and proportional to them; the noise of small ones allows more,
-    in proportion to the root of the batch (Krizhevsky 2014). A short training needs a higher rate to get anywhere: up
-    to three times as high, with the root of its steps. A step never has a higher rate than the published one of a
-    whole batch.
+    Otherwise a short training needs a higher rate to get anywhere: up to three times as high, with the root of its
+    steps. Published rates are for large batches, and proportional to them; the noise of small ones allows more, in
+    proportion to the root of the batch (Krizhevsky 2014), which is made use of from scratch, where there is nothing to
+    lose. A step never has a higher rate than the published one of a whole batch.
     """
-    if facts.has_weights:
-        return _scaled(published, KNOWN_CLASSES_RATE if facts.knows_classes else 1)
-    by_batch = max(1.0, math.sqrt(batch / facts.batch))
+    if facts.has_weights and facts.knows_classes:
+        return _scaled(published, KNOWN_CLASSES_RATE)
+    by_batch = 1.0 if facts.has_weights else max(1.0, math.sqrt(batch / facts.batch))
     by_length = min(3.0, max(1.0, math.sqrt(FEWEST_STEPS / 2 / facts.steps)))
     highest = max(1.0, batch / facts.batch)
     return _scaled(published, min(by_batch * by_length, highest))
