@@ -25,6 +25,7 @@ from onelook.threads import (
     ThreadTrial,
     chosen_threads,
     free_cores,
+    has_limited_threads,
     limit_torch_threads,
     make_waiting_passive,
     threads_note,
@@ -108,13 +109,15 @@ def test_free_cores_are_between_none_and_all() -> None:
 
 def test_threads_that_a_program_has_set_stay(four_cores: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     current = [4]
+    monkeypatch.setattr(threads, "_limits_of_torch", set())
     monkeypatch.setattr(torch, "get_num_threads", lambda: current[0])
     monkeypatch.setattr(torch, "set_num_threads", lambda count: current.__setitem__(0, count))
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     four_cores["free"] = 1.0
     limit_torch_threads(None)
-    assert current == [1]
+    assert current == [1] and has_limited_threads()
     current[0] = 3
+    assert not has_limited_threads()
     limit_torch_threads(None)
     assert current == [3]
     limit_torch_threads(2)

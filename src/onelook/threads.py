@@ -22,6 +22,8 @@ _MOST_PROBED = 16  # threads that look for free cores; more cores are counted in
 _MOST_THREADS = 1024  # that may be asked for, where there are fewer cores
 _NEARLY_FREE = 0.3  # of a core, that may be missing: the probe itself waits for Python's lock now and then
 
+_limits_of_torch: set[int] = set()  # that `limit_torch_threads` has chosen by itself
+
 TIMED_EACH = 3  # runs of each number of threads that are timed, after one that is not
 HOPELESS = 1.3  # times the best of the others: such a number of threads gets no further run
 
@@ -165,7 +167,15 @@ def limit_torch_threads(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     elif has_default_threads() and chosen_threads() < torch.get_num_threads():
+        _limits_of_torch.add(chosen_threads())
         torch.set_num_threads(chosen_threads())
+
+
+def has_limited_threads() -> bool:
+    """Whether PyTorch has the number of threads that `limit_torch_threads` chose, and not one of the program's own."""
+    import torch
+
+    return torch.get_num_threads() in _limits_of_torch
 
 
 def has_default_threads() -> bool:

@@ -6,7 +6,6 @@ The file itself is `cached_onnx`, which is imported where weights are given: an 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +35,7 @@ from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.thread_trial import ThreadChoosingRuntime, ThreadedRuntime
 from onelook.reporter import Reporter
-from onelook.threads import check_threads, chosen_threads, thread_candidates, threads_note
+from onelook.threads import check_threads, has_limited_threads, thread_candidates, threads_note
 
 if TYPE_CHECKING:
     from onelook.api.cached_onnx import CachedOnnx
@@ -156,12 +155,10 @@ def report_threads(runtime: Runtime, threads: int | None, reporter: Reporter) ->
 
 
 def _has_chosen_threads(runtime: Runtime) -> bool:
-    """Whether it runs on the CPU, with as many threads as `chosen_threads` says."""
+    """Whether it runs on the CPU, with a number of threads that was chosen here."""
     if isinstance(runtime, ExportedRuntime) and not hasattr(runtime, "device"):  # which is PyTorch's
         return runtime.device_name == "cpu"
-    torch = sys.modules.get("torch")
-    on_cpu = getattr(getattr(runtime, "device", None), "type", "") == "cpu"
-    return on_cpu and torch is not None and bool(torch.get_num_threads() == chosen_threads())
+    return getattr(getattr(runtime, "device", None), "type", "") == "cpu" and has_limited_threads()
 
 
 def _not_for(model: Model, options: LoadOptions) -> str:
