@@ -10,16 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onelook import threads
 from onelook.api.open import LoadOptions, open_predictor
-from onelook.api.runtime_choice import with_thread_trial
 from onelook.cli.app import run
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtimes.exported import ExportedRuntime
-from onelook.predict.runtimes.onnx import OnnxRuntime
-from onelook.predict.thread_trial import ThreadChoosingRuntime
-from onelook.reporter import SilentReporter
-from onelook.threads import chosen_threads
 from onelook.types import Detections
 
 pytest.importorskip("onnx")
@@ -73,38 +67,6 @@ def test_one_thread_has_nothing_to_divide(tmp_path: Path) -> None:
     session = runtime._session
     Predictor(runtime, batch=8)
     assert runtime.concurrent == 1 and runtime._session is session
-
-
-def test_an_open_file_takes_another_number_of_threads(tmp_path: Path) -> None:
-    file = write_model(tmp_path / "small.onnx", None, json.dumps(describe(batch=None)))
-    opened = open_predictor(file, LoadOptions(threads=1))
-    runtime: Any = opened.runtime
-    expected = [opened([image])[0] for image in images(4)]
-    runtime.set_threads(2)
-    assert threads_of(runtime) == 2
-    same(opened(images(1)), expected[:1])
-    predictor = Predictor(runtime, batch=8)
-    assert (runtime.concurrent, threads_of(runtime)) == (2, 1)
-    runtime.set_threads(4)
-    assert (runtime.concurrent, threads_of(runtime)) == (4, 1)
-    same(predictor(images(4)), expected)
-
-
-@pytest.mark.parametrize(("free", "chosen", "tries"), [(1.0, None, True), (4.0, None, False), (1.0, 2, False)])
-def test_only_busy_cores_without_a_choice_of_the_user_are_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, chosen: int | None, tries: bool
-) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "num_cores", lambda: 4)
-    monkeypatch.setattr(threads, "free_cores", lambda cores: free)
-    chosen_threads.cache_clear()
-    try:
-        runtime = OnnxRuntime(write_model(tmp_path / "small.onnx"), threads=chosen)
-        found = with_thread_trial(runtime, chosen, SilentReporter())
-        assert isinstance(found, ThreadChoosingRuntime) == tries
-        assert with_thread_trial(runtime, chosen, SilentReporter(), tries=False) is runtime
-    finally:
-        chosen_threads.cache_clear()
 
 
 def test_the_command_line_tells_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

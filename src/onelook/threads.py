@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 from onelook.devices import num_cores
 from onelook.errors import UsageError
@@ -22,59 +21,58 @@ _MOST_PROBED = 16  # threads that look for free cores; more cores are counted in
 _MOST_THREADS = 1024  # that may be asked for, where there are fewer cores
 _NEARLY_FREE = 0.3  # of a core, that may be missing: the probe itself waits for Python's lock now and then
 
-_limits_of_torch: set[int] = set()  # that `limit_torch_threads` has chosen by itself
+_limits_of_torch: set[int] = set()  # the number that `limit_torch_threads` has chosen by itself, where it has
 
-TIMED_EACH = 3  # runs of each number of threads that are timed, after one that is not
-HOPELESS = 1.3  # times the best of the others: such a number of threads gets no further run
+TIMED_EACH = 3  # runs of each number of threads that are timed, after the first
+SLOW_FIRST = 2.0  # times the best of the others: the first run shows it, which a change makes slower, so that ...
+TOO_SLOW = 1.3  # ... it takes more there. Such a number of threads gets no further run
 
 
 class ThreadTrial:
     """Finds the fastest number of threads by the times of real work: each candidate in turn, then the fastest.
 
-    candidates: numbers of threads, the usual one first.  set_threads: called before the next run, with its number.
-    slow_first: whether the first run after a change takes longer, so that it says nothing of a number.
+    candidates: numbers of threads, the usual one first.  first_counts: whether the first run after a change says
+    anything; where a file is opened again, it does not.
     """
 
-    def __init__(
-        self, candidates: Sequence[int], set_threads: Callable[[int], object], *, slow_first: bool = False
-    ) -> None:
-        self._candidates, self._set, self._slow_first = tuple(candidates), set_threads, slow_first
+    def __init__(self, candidates: Sequence[int], *, first_counts: bool = True) -> None:
+        self._candidates, self._first_counts = tuple(candidates), first_counts
         self.restart()
 
     def restart(self) -> None:
         """Forgets all times and begins with the first candidate."""
         self.chosen: int | None = None
+        self.threads = self._candidates[0]
         self._times: dict[int, list[float]] = {count: [] for count in self._candidates}
-        self._try(self._candidates[0])
 
     def add(self, seconds: float) -> None:
-        """Takes the time of the last run, for a unit of work; sets the threads of the next."""
+        """Takes the time of a run with `threads`, for a unit of work; `threads` are then those of the next run."""
         if self.chosen is not None:
             return
-        times = self._times[self._trying]
+        times = self._times[self.threads]
         times.append(seconds)
-        best = min((one for count, one in self._seconds().items() if count != self._trying), default=seconds)
-        hopeless = seconds > HOPELESS * best and not (self._slow_first and len(times) == 1)
-        if len(times) <= TIMED_EACH and not hopeless:
+        best = min((one for count, one in self._seconds().items() if count != self.threads), default=seconds)
+        limit = TOO_SLOW if len(times) > 1 else SLOW_FIRST if self._first_counts else float("inf")
+        if len(times) <= TIMED_EACH and seconds <= limit * best:
             return
-        left = [count for count in self._candidates if not self._times[count]]
+        seconds_of = self._seconds()
+        left = [count for count in self._candidates if count not in seconds_of]
         if left:
-            self._try(left[0])
+            self.threads = left[0]
         else:
-            self.chosen = min(self._seconds(), key=lambda count: self._seconds()[count])
-            self._set(self.chosen)
+            self.threads = self.chosen = min(seconds_of, key=lambda count: seconds_of[count])
 
-    def to_best(self) -> dict[int, float]:
-        """The speed of each number of threads as a part of the fastest one's, after the trial."""
+    def speeds_of_others(self) -> str:
+        """The numbers of threads that were not chosen with their speeds, for a line in brackets."""
         seconds = self._seconds()
-        return {count: min(seconds.values()) / one for count, one in seconds.items()}
+        best = min(seconds.values())
+        others = [(count, best / one) for count, one in seconds.items() if count != self.chosen]
+        return ", ".join(f"{thread_names(count)}: {part:.2f} of that speed" for count, part in others)
 
     def _seconds(self) -> dict[int, float]:
-        return {count: median(times[1:] or times) for count, times in self._times.items() if times}
+        from statistics import median  # which loads more than a run of one image needs
 
-    def _try(self, count: int) -> None:
-        self._trying = count
-        self._set(count)
+        return {count: median(times[1:] or times) for count, times in self._times.items() if times}
 
 
 def thread_names(count: int) -> str:
@@ -82,15 +80,12 @@ def thread_names(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
-def speeds_of_others(trial: ThreadTrial) -> str:
-    """The other numbers of threads with their speeds, for a line in brackets."""
-    parts = trial.to_best()
-    return ", ".join(f"{count}: {part:.2f} of its speed" for count, part in parts.items() if count != trial.chosen)
+def thread_candidates(usual: int) -> tuple[int, ...]:
+    """The numbers of threads that are worth a trial: the usual one first, then one, half of the cores, and all.
 
-
-def thread_candidates() -> tuple[int, ...]:
-    """The numbers of threads that are worth a trial: the free cores first, then one, half of all cores, and all."""
-    cores, usual = num_cores(), chosen_threads()
+    Above four cores, the usual one and all: each number costs slow runs.
+    """
+    cores = num_cores()
     others = {1, cores, max(1, cores // 2)} if cores <= 4 else {cores}
     return (usual, *sorted(others - {usual}))
 
@@ -165,10 +160,14 @@ def limit_torch_threads(threads: int | None) -> None:
 
     check_threads(threads)
     if threads is not None:
+        _limits_of_torch.clear()
         torch.set_num_threads(threads)
-    elif has_default_threads() and chosen_threads() < torch.get_num_threads():
-        _limits_of_torch.add(chosen_threads())
-        torch.set_num_threads(chosen_threads())
+    elif has_default_threads():
+        limit = min(chosen_threads(), torch.get_num_threads())
+        _limits_of_torch.clear()
+        _limits_of_torch.add(limit)
+        if limit < torch.get_num_threads():
+            torch.set_num_threads(limit)
 
 
 def has_limited_threads() -> bool:

@@ -200,8 +200,7 @@ def detect(
     opened = open_cached(model, options, runtime, shown)
     images = partial(_count_images, found, excerpt)
     opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=batch or opened.batch)
-    network = with_thread_trial(opened.runtime, threads, shown)
-    predictor = Predictor(network, opened.frame, opened.postprocess, batch=batch or opened.batch)
+    predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
     if postprocess is not None:
         predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
     tracker = None if track is None else named_tracker(track, confidence)
@@ -217,6 +216,7 @@ def detect(
     with (
         Writers(output, Start(record, resume, overwrite)) as writers,
         shown.progress("detecting") as progress,
+        with_thread_trial(opened.runtime, model, threads, shown) as predictor.runtime,
     ):
         for item, detections in writers.restore(found):
             _count(result, item, detections)

@@ -6,8 +6,10 @@ The file itself is `cached_onnx`, which is imported where weights are given: an 
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +37,7 @@ from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.thread_trial import ThreadChoosingRuntime, ThreadedRuntime
 from onelook.reporter import Reporter
-from onelook.threads import check_threads, has_limited_threads, thread_candidates, threads_note
+from onelook.threads import check_threads, has_limited_threads, threads_note
 
 if TYPE_CHECKING:
     from onelook.api.cached_onnx import CachedOnnx
@@ -131,16 +133,27 @@ def exported_where_it_pays(
     return _opened(path, model, options, reporter)
 
 
-def with_thread_trial(runtime: Runtime, threads: int | None, reporter: Reporter, *, tries: bool = True) -> Runtime:
+@contextmanager
+def with_thread_trial(
+    runtime: Runtime, model: Model, threads: int | None, reporter: Reporter, *, tries: bool = True
+) -> Iterator[Runtime]:
     """A runtime whose first runs choose its threads, on a CPU whose cores are busy, in PyTorch and in ONNX Runtime.
 
-    Everywhere else it is the runtime itself. Says how many threads were chosen. threads: what the user gave.  tries:
-    whether there may be a choice.
+    Everywhere else it is the runtime itself, as for a model that was loaded before: its threads were chosen then. Says
+    how many there are. PyTorch's are afterwards as before. threads: what the user gave.  tries: whether there may be a
+    choice.
     """
-    busy = report_threads(runtime, threads, reporter)
+    busy = not isinstance(model, Predictor) and report_threads(runtime, threads, reporter)
     if not busy or not tries or not isinstance(runtime, ThreadedRuntime):
-        return runtime
-    return ThreadChoosingRuntime(runtime, thread_candidates(), reporter.info)
+        yield runtime
+        return
+    torch = sys.modules.get("torch")
+    before = None if torch is None else torch.get_num_threads()
+    try:
+        yield ThreadChoosingRuntime(runtime, reporter.info)
+    finally:
+        if torch is not None:
+            torch.set_num_threads(before)
 
 
 def report_threads(runtime: Runtime, threads: int | None, reporter: Reporter) -> bool:

@@ -37,7 +37,7 @@ from onelook.data.loader import Loader
 from onelook.errors import UsageError, UserError
 from onelook.networks.detector import Detector
 from onelook.reporter import PlainReporter, Reporter
-from onelook.threads import thread_candidates
+from onelook.threads import chosen_threads, thread_candidates
 from onelook.training.batches import make_loader, slow_loader_remedy
 from onelook.training.device_batches import DeviceBatches, check_augment_on_device
 from onelook.training.fit_anchors import with_fitting_anchors
@@ -369,7 +369,7 @@ def _thread_choice(run: Run, options: RunOptions) -> ThreadChoice | None:
     group = run.train_state.process_group
     if not wants_choice(group.device, group.size, options.threads, bool(options.deterministic)):
         return None
-    return ThreadChoice(thread_candidates(), run.log.info)
+    return ThreadChoice(thread_candidates(chosen_threads()), run.log.info)
 
 
 @contextmanager

@@ -100,12 +100,14 @@ def validate(
     dataset = open_evaluated(data, split, shown)
     check_annotated_sizes(dataset, shown, allow=allow_size_mismatch)
     predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=dataset.__len__, batch=batch)
-    network = with_thread_trial(predictor.runtime, threads, shown, tries=processes == 1)
-    chosen = network.evaluating
+    chosen = predictor.runtime.evaluating
     if postprocess is not None:
         chosen = postprocess_of_kind(postprocess, chosen)
     loaded = perf_counter()
-    with shown.progress("validating") as progress:
+    with (
+        with_thread_trial(predictor.runtime, model, threads, shown, tries=processes == 1) as network,
+        shown.progress("validating") as progress,
+    ):
         evaluation = evaluate(
             network,
             dataset,

@@ -111,7 +111,8 @@ def detect(
         tta: look at every image in three scales, once mirrored (test-time augmentation).
         half: compute in float16; on a GPU only.
         device: cpu, cuda, cuda:1, mps; a GPU where there is one unless given.
-        threads: threads of one run on a CPU; as many as there are free cores unless given.
+        threads: threads of one run on a CPU; unless given, as many as there are free cores, and where others use
+            some, the number that is fastest in the first runs.
         runtime: what runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
             the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
         on: write Parquet shards, of any number of images, with workers on a Ray cluster: ray, ray://HOST:PORT, either

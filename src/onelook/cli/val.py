@@ -85,7 +85,8 @@ def validate(
         tta: Look at every image in three scales, once mirrored (test-time augmentation).
         half: Compute in float16; on a GPU only.
         device: Where to run: cpu, cuda, cuda:1, mps; the best there is unless given.
-        threads: Threads of one run on a CPU; as many as there are free cores unless given.
+        threads: Threads of one run on a CPU; unless given, as many as there are free cores, and where others use
+            some, the number that is fastest in the first runs.
         runtime: What runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
             the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
         detections: COCO results file to write.

@@ -112,15 +112,18 @@ class ExportedRuntime(ABC):
     concurrent: int = 1
     """Runs of the network at the same time, each of a part of a batch."""
 
+    parts: int = 1
+    """Parts of the batches that are expected."""
+
     def expect_batches(self, batch: int) -> None:
         """Sets the library up for the shortest time of one image, or, for batches, for the most images a second.
 
         batch: most images that are given together. Called before the first of them, and whenever it changes; boxes may
         then differ in their last digits.
         """
-        parts = max(1, batch // (self.metadata.batch or 1))
-        if parts > 1 or self.concurrent > 1:
-            self.concurrent = self._expect(parts)
+        self.parts = max(1, batch // (self.metadata.batch or 1))
+        if self.parts > 1 or self.concurrent > 1:
+            self.concurrent = self._expect(self.parts)
 
     def _expect(self, parts: int) -> int:
         """Prepares for as many runs as there are parts in a batch; returns how many run at the same time."""

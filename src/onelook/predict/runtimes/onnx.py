@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -48,28 +49,43 @@ class OnnxRuntime(ExportedRuntime):
         self.device_name = device or "cpu"
         self._session = session
         self._bound = None if self.device_name == "cpu" else BoundSession(session, self.device_name)
-        self._threads, self._divided = threads, 1
-        self._spin: bool | None = None
+        self._threads, self._spin = threads, threads is not None or chosen_threads() >= num_cores()
+        self._stamp = _stamp(self.path)
         return metadata
 
-    def set_threads(self, threads: int) -> None:
-        """Opens the file again, with this number of threads on the CPU, which sleep while they wait."""
+    @property
+    def threads(self) -> int:
+        """The threads of a run on the CPU, of all parts of a batch together."""
+        return self._threads or chosen_threads()
+
+    def set_threads(self, threads: int) -> bool:
+        """Opens the file again, with this number of threads on the CPU, which sleep while they wait.
+
+        False, and nothing changes, where the file is no longer the one that was opened.
+        """
+        before = self._threads, self._spin
         self._threads, self._spin = threads, False
-        self._session = open_session(self.path, "cpu", threads, spin=False)
-        self.concurrent = 1
-        if self._divided > 1:
-            self.concurrent = self._expect(self._divided)
+        try:
+            if _stamp(self.path) != self._stamp:
+                raise ExportError(f"'{self.path}' has changed.", "Leave it as it is while it is used.")
+            self.concurrent = self._reopen(min(self.parts, threads))
+        except ExportError:
+            self._threads, self._spin = before
+            return False
+        return True
 
     def _expect(self, parts: int) -> int:
         """Several runs at once, each with a share of the threads: they wait less for each other than those of one."""
-        self._divided, threads = parts, self._threads or chosen_threads()
-        runs = min(parts, threads) if self._bound is None else 1
-        if runs != self.concurrent:
-            from concurrent.futures import ThreadPoolExecutor  # one image needs no threads
+        runs = min(parts, self.threads) if self._bound is None else 1
+        return runs if runs == self.concurrent else self._reopen(runs)
 
-            each = threads // runs if runs > 1 else self._threads
-            self._session = open_session(self.path, "cpu", each, spin=self._spin)
-            self._pool = ThreadPoolExecutor(runs, thread_name_prefix="onelook-run")
+    def _reopen(self, runs: int) -> int:
+        """Opens the file for so many runs at the same time, and returns their number."""
+        from concurrent.futures import ThreadPoolExecutor  # one image needs no threads
+
+        threads = self.threads // runs if runs > 1 else self._threads
+        self._session = open_session(self.path, "cpu", threads, spin=self._spin)
+        self._pool = ThreadPoolExecutor(runs, thread_name_prefix="onelook-run")
         return runs
 
     def run_all(self, outputs: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
@@ -165,6 +181,15 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
         raise ExportError(
             f"'{path}' is not an ONNX model that can be run: {said}", "Download or export it again."
         ) from error
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def exported_metadata(session: Any, path: str) -> ExportedMetadata | None:

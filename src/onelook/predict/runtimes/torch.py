@@ -72,9 +72,15 @@ class TorchRuntime:
             predictions = self.detector(images)
             return postprocess.batch(predictions.boxes, predictions.scores())
 
-    def set_threads(self, threads: int) -> None:
+    @property
+    def threads(self) -> int:
+        """The threads of PyTorch."""
+        return torch.get_num_threads()
+
+    def set_threads(self, threads: int) -> bool:
         """Sets the threads of PyTorch, of the whole process."""
         torch.set_num_threads(threads)
+        return True
 
     def raw(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 RGB 0..255 -> boxes (B, N, 4) and scores (B, N, C), as an exported file gives them."""

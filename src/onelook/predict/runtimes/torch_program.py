@@ -82,6 +82,20 @@ class TorchProgramRuntime(ExportedRuntime):
             )
         return ExportedMetadata.from_json(text, self.path)
 
+    @property
+    def threads(self) -> int:
+        """The threads of PyTorch."""
+        import torch
+
+        return torch.get_num_threads()
+
+    def set_threads(self, threads: int) -> bool:
+        """Sets the threads of PyTorch, of the whole process."""
+        import torch
+
+        torch.set_num_threads(threads)
+        return True
+
     def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         import torch
 
