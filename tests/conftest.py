@@ -40,3 +40,17 @@ def one_thread() -> Iterator[None]:
 def one_thread_in_module() -> Iterator[None]:
     """PyTorch computes with one thread in all tests of a file and in their fixtures."""
     yield from _one_thread()
+
+
+@pytest.fixture
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+    """A machine of four cores; its "free" says how many are free. Nothing in the environment."""
+    from onelook import threads
+
+    state = {"free": 4.0}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "num_cores", lambda: 4)
+    monkeypatch.setattr(threads, "free_cores", lambda cores: state["free"])
+    threads.chosen_threads.cache_clear()
+    yield state
+    threads.chosen_threads.cache_clear()

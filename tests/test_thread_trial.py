@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,6 @@ from onelook.predict.predictor import Predictor
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.thread_trial import ThreadChoosingRuntime
 from onelook.reporter import SilentReporter
-from onelook.threads import chosen_threads
 
 pytest.importorskip("onnx")
 from onnx_models import describe, write_model
@@ -58,15 +56,10 @@ def test_a_file_that_changed_is_not_opened_again(tmp_path: Path, removed: bool) 
 
 
 @pytest.fixture
-def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
-    """A machine of four cores; its "free" says how many are free."""
-    state = {"free": 1.0}
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "num_cores", lambda: 4)
-    monkeypatch.setattr(threads, "free_cores", lambda cores: state["free"])
-    chosen_threads.cache_clear()
-    yield state
-    chosen_threads.cache_clear()
+def busy(four_cores: dict[str, float]) -> dict[str, float]:
+    """Of four cores, one is free."""
+    four_cores["free"] = 1.0
+    return four_cores
 
 
 class Lines(SilentReporter):

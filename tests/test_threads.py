@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -35,18 +35,6 @@ from onelook.threads import (
 from onelook.training.loop import Epoch, Step
 from onelook.training.options import RunOptions
 from onelook.training.threads import AGAIN_AFTER, ThreadChoice
-
-
-@pytest.fixture
-def four_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
-    """A machine of four cores; its "free" says how many are free. Nothing in the environment."""
-    state = {"free": 4.0}
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "num_cores", lambda: 4)
-    monkeypatch.setattr(threads, "free_cores", lambda cores: state["free"])
-    chosen_threads.cache_clear()
-    yield state
-    chosen_threads.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from onelook.errors import ConfigError, UsageError
 from onelook.networks.deploy import deploy_in_place
 from onelook.ops.nms import Postprocess, RawDetections
 from onelook.predict.runtime import postprocess_steps_of
+from onelook.predict.runtimes.torch_threads import TorchThreads
 
 if TYPE_CHECKING:
     from onelook.networks.detector import Detector
     from onelook.networks.tta import TestTimeAugmentation
 
 
-class TorchRuntime:
+class TorchRuntime(TorchThreads):
     """A detector in PyTorch, on one device.
 
     detector: is not changed; a deployed copy runs (`deployed=False`: a plain copy, to measure what deploying changes).
@@ -71,16 +72,6 @@ class TorchRuntime:
                 return postprocess.batch(*self.tta(self.detector, images))
             predictions = self.detector(images)
             return postprocess.batch(predictions.boxes, predictions.scores())
-
-    @property
-    def threads(self) -> int:
-        """The threads of PyTorch."""
-        return torch.get_num_threads()
-
-    def set_threads(self, threads: int) -> bool:
-        """Sets the threads of PyTorch, of the whole process."""
-        torch.set_num_threads(threads)
-        return True
 
     def raw(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 RGB 0..255 -> boxes (B, N, 4) and scores (B, N, C), as an exported file gives them."""

@@ -11,13 +11,14 @@ import numpy as np
 from onelook.errors import ExportError, missing_package
 from onelook.exported import LARGEST_DOCUMENT, METADATA_KEY, ExportedMetadata
 from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError, first_line, shape_problem
+from onelook.predict.runtimes.torch_threads import TorchThreads
 
 # What `zipfile` and the decoding of text raise for damaged files: of other versions, encrypted, cut short.
 _DAMAGED = (NotImplementedError, RuntimeError, ValueError, LookupError, EOFError, OSError)
 _SAFE_LOAD = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
-class TorchProgramRuntime(ExportedRuntime):
+class TorchProgramRuntime(TorchThreads, ExportedRuntime):
     """A program of torch.export (.pt2), without this library's networks.
 
     device: "cpu", "cuda", "cuda:1", "mps"; None is the best one. threads: for the whole process. PyTorch reads such a
@@ -81,20 +82,6 @@ class TorchProgramRuntime(ExportedRuntime):
                 "Export the model with `onelook export`.",
             )
         return ExportedMetadata.from_json(text, self.path)
-
-    @property
-    def threads(self) -> int:
-        """The threads of PyTorch."""
-        import torch
-
-        return torch.get_num_threads()
-
-    def set_threads(self, threads: int) -> bool:
-        """Sets the threads of PyTorch, of the whole process."""
-        import torch
-
-        torch.set_num_threads(threads)
-        return True
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         import torch
