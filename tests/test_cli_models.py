@@ -29,6 +29,17 @@ def test_counts_of_every_yolox_are_the_published_ones(capsys: pytest.CaptureFixt
         assert rows[name]["licence"] == "Apache-2.0"
 
 
+def test_no_name_or_number_is_cut_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["models"]) == 0
+    shown = capsys.readouterr().out
+    assert not [name for name in VARIANTS if name not in shown]
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_one_model_alone(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = _json(capsys, "yolox-nano")
     assert (row["family"], row["ap"], row["weights"]) == ("YOLOX", 25.8, "yolox_nano.pth")

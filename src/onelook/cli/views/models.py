@@ -24,7 +24,7 @@ def show_models(models: ModelList, console: Console) -> None:
     table.add_column("family", no_wrap=True)
     for title in ("parameters", "GFLOPs", "size", "AP"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("licence", no_wrap=True)
+    table.add_column("licence")  # wrapped where the terminal is narrow; a name or a number that is cut says nothing
     for row in models:
         model = row.variant
         height, width = model.architecture.size
