@@ -15,6 +15,7 @@ from onelook.config import diff, from_plain, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError
+from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.networks.build import build
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.small import FEWEST_STEPS, Facts, multiscale, small
@@ -129,6 +130,18 @@ def test_no_rule_changes_what_is_set_by_hand():
     assert kept.augment.affine == published.augment.affine
     assert kept.ema == replace(published.ema, warmup=57)
     assert kept.augment.mosaic < published.augment.mosaic and kept.clip is not None
+
+
+def test_yolov4_tiny_gets_several_anchors_for_an_object_and_darknets_gradient():
+    facts = Facts(images=300, epochs=60, batch=16, has_weights=False)
+    found, published = fitted("yolov4-tiny", facts).loss, FAMILIES["yolov4-tiny"].loss
+    assert (published.assigner.iou_threshold, published.assigner.unused) == (1, ((10.0, 14.0),))
+    assert (found.assigner.iou_threshold, found.assigner.unused) == (0.213, ())
+    assert isinstance(found.terms[0], DarknetBoxGradient) and found.terms[0].weight == published.terms[0].weight
+    kept = fitted("yolov4-tiny", facts, ("loss.assigner.iou_threshold", "loss.terms.box.weight")).loss
+    assert kept.assigner.iou_threshold == 1 and kept.terms == published.terms
+    csp = fitted("yolov4-csp", facts).loss
+    assert csp.assigner == LARGE["yolov4-csp"].loss.assigner and csp.terms[0].coordinates == "sigmoid"
 
 
 def test_what_a_rule_adds_can_be_changed():

@@ -26,7 +26,7 @@ from onelook.report.build import LEAST_SUSPECT
 from onelook.reporter import Reporter
 
 _LIMIT = 1 << 30  # bytes of the list
-_MOST = 0.5  # of the images
+_MOST = 0.2  # of the images: where a model contradicts more of them, it may be wrong, and few images would be left
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,27 +34,35 @@ class Suspicious:
     """A training set without the images whose annotations a model contradicts.
 
     dataset: what is left.  source: the model or the detections.  images: how many there were.  left_out: the suspicious
-    annotations, with file, kind, detected class, score, annotated class and boxes.
+    annotations, with file, kind, detected class, score, annotated class and boxes.  stayed: images that are
+    contradicted too, with less certainty, and stay.
     """
 
     dataset: Dataset
     source: str
     images: int
     left_out: list[dict[str, Any]]
+    stayed: int = 0
 
     def note(self, folder: Path) -> str:
         """What was left out and why, in one line."""
         kinds = Counter(one["kind"] for one in self.left_out)
         wrong, missing = kinds["wrong_label"], kinds["missing_annotation"]
+        more = f" {self.stayed} more are contradicted with less certainty and stay: at most a fifth is left out."
         return (
             f"Left out {self.images - len(self.dataset)} of {self.images} training images, whose annotations "
             f"'{self.source}' contradicts: {wrong} with another class, {missing} objects without annotation; "
-            f"listed in '{folder / run_files.SUSPICIOUS}'."
+            f"listed in '{folder / run_files.SUSPICIOUS}'.{more if self.stayed else ''}"
         )
 
     def write(self, folder: Path) -> None:
         """Writes the list to the folder of a run, for the user and for resuming."""
-        content = {"source": self.source, "images": self.images, "left_out": self.left_out}
+        content = {
+            "source": self.source,
+            "images": self.images,
+            "stayed": self.stayed,
+            "left_out": self.left_out,
+        }
         write_text(folder / run_files.SUSPICIOUS, json.dumps(content, ensure_ascii=False, indent=1))
 
 
@@ -62,8 +70,9 @@ def find_suspicious(training: Dataset, source: str, reporter: Reporter) -> Suspi
     """The training set without the images whose annotations are contradicted with a score of 0.5 or more.
 
     source: a model, or a COCO results file (.json) of the training images. An image is left out whole: an object that
-    lacks its annotation, or loses it, would be learnt as background. Raises UserError where no detection is right, or
-    more than half of the images would go: the model is no help then.
+    lacks its annotation, or loses it, would be learnt as background. At most a fifth of the images is left out (one, of
+    fewer than five), those with the most certain contradictions. Raises UserError where no detection is right: the
+    model is no help then.
     """
     evaluation = _evaluated(training, source, reporter)
     if evaluation.finds_nothing:
@@ -72,14 +81,11 @@ def find_suspicious(training: Dataset, source: str, reporter: Reporter) -> Suspi
             "Give a model that was trained on these classes, or its detections.",
         )
     suspects = [one for one in evaluation.label_suspects() if one.score >= LEAST_SUSPECT]
-    bad = {one.image_id for one in suspects}
-    if len(bad) > _MOST * len(training):
-        raise UserError(
-            f"'{source}' contradicts annotations of {len(bad)} of {len(training)} training images, more than half.",
-            "Give a better model, or look at the annotations: onelook view DATA --model MODEL --split train.",
-        )
-    left_out = [{name: value for name, value in vars(one).items() if name != "object"} for one in suspects]
-    return Suspicious(_without(training, bad), source, len(training), left_out)
+    contradicted = list(dict.fromkeys(one.image_id for one in suspects))  # the most certain first
+    bad = set(contradicted[: max(1, int(_MOST * len(training)))])
+    listed = [one for one in suspects if one.image_id in bad]
+    left_out = [{name: value for name, value in vars(one).items() if name != "object"} for one in listed]
+    return Suspicious(_without(training, bad), source, len(training), left_out, len(contradicted) - len(bad))
 
 
 def read_suspicious(training: Dataset, folder: Path) -> Suspicious:
@@ -87,7 +93,7 @@ def read_suspicious(training: Dataset, folder: Path) -> Suspicious:
     path = folder / run_files.SUSPICIOUS
     try:
         content = json.loads(read_text(path, _LIMIT))
-        source, images = str(content["source"]), int(content["images"])
+        source, images, stayed = str(content["source"]), int(content["images"]), int(content.get("stayed", 0))
         left_out: list[dict[str, Any]] = list(content["left_out"])
         files = {str(one["file"]) for one in left_out}
     except (ValueError, KeyError, TypeError) as error:
@@ -98,7 +104,7 @@ def read_suspicious(training: Dataset, folder: Path) -> Suspicious:
             f"'{path}' names '{unknown[0]}', which is not in '{training.described_by}'.",
             "Resume with the data set that the run was started with.",
         )
-    return Suspicious(_without(training, {ids[file] for file in files}), source, images, left_out)
+    return Suspicious(_without(training, {ids[file] for file in files}), source, images, left_out, stayed)
 
 
 def check_option(given: str | None, before: Mapping[str, Any], *, resume: bool, folder: Path) -> None:

@@ -83,8 +83,8 @@ def train(
     channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
     on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
     first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
-    are annotated.  drop_suspicious: leave out training images whose annotations a model contradicts: a weights file,
-    the folder of a run, or a COCO results file of the training images; the run lists them in `suspicious.json`.  log:
+    are annotated.  drop_suspicious: leave out training images whose annotations a model contradicts, a fifth at most:
+    a weights file, the folder of a run, or a COCO results file of them; the run lists them in `suspicious.json`.  log:
     also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst images and the time left on a
     page at an address of this machine, which is printed.  resume_command: returns how to continue the run in a folder,
     for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.

@@ -13,7 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.config import change, get
+from onelook.losses.darknet_box_gradient import DarknetBoxGradient
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.yolov4 import DarknetBox
+from onelook.networks.yolov4.architecture import Yolov4
 from onelook.training.ema import Ema
 from onelook.training.gradient_clip import RelativeClip
 from onelook.training.multiscale import DarknetShapes, MultiScale
@@ -120,7 +125,7 @@ def _rules(published: Recipe, planned: Recipe, facts: Facts) -> dict[str, Any]:
     for path, value in kinds.items():
         new |= _by_field(path, getattr(planned, path), value)
     new |= {f"augment.{path}": value for path, value in augmentation(published.augment, side, facts).items()}
-    return new | _objectness(published, side)
+    return new | _objectness(published, side) | darknet_loss(published)
 
 
 def schedule(facts: Facts) -> WarmCosine:
@@ -291,6 +296,28 @@ def _objectness(published: Recipe, side: float) -> dict[str, Any]:
     terms = [term for term in published.loss.terms if term.name == "objectness"]
     has_factor = any(is_dataclass(term) and "scaled" in {one.name for one in fields(term)} for term in terms)
     return {"loss.terms.objectness.scaled": False} if has_factor and side < REFERENCE_SIDE else {}
+
+
+def darknet_loss(published: Recipe) -> dict[str, Any]:
+    """YOLOv4's tiny models with several anchors for an object, as the large ones have, and Darknet's box gradient.
+
+    With the best anchor only, and none for objects that are nearest to an anchor without a level, few steps have few
+    examples, and no object below 15 pixels is learnt. The gradient is that of the authors' code; its steps are larger
+    than those of the true one.
+    """
+    loss, model = published.loss, published.model
+    if not isinstance(loss, DetectionLoss) or not isinstance(model, Yolov4):
+        return {}
+    if not isinstance(loss.assigner, DarknetAnchors):  # one of another family
+        return {}
+    threshold = min(loss.assigner.iou_threshold, DarknetAnchors().iou_threshold)
+    new: dict[str, Any] = {"loss.assigner.iou_threshold": threshold, "loss.assigner.unused": ()}
+    for term in loss.terms:
+        if isinstance(term, DarknetBox):
+            new[f"loss.terms.{term.name}"] = DarknetBoxGradient(
+                weight=term.weight, kind=term.kind, coordinates=model.coordinates, name=term.name
+            )
+    return new
 
 
 def _scaled(published: float, factor: float) -> float:
