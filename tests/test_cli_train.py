@@ -218,7 +218,7 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
     assert code == 130
     record = json.loads((out / "teacher.json").read_text())
     assert record["model"] == str(teacher) and record["fingerprint"].startswith("sha256:")
-    assert f"Learning from {teacher} as well, at strides 8, 16, 32." in (out / "train.log").read_text()
+    assert f"Learning from {teacher} as well: the features at strides 8, 16, 32." in (out / "train.log").read_text()
     monkeypatch.undo()
 
     moved = teacher.rename(tmp_path / "moved.safetensors")

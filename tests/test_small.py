@@ -19,10 +19,12 @@ from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.networks.build import build
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.small import FEWEST_STEPS, Facts, multiscale, small
+from onelook.training.distillation import Distillation
 from onelook.training.frozen_start import FrozenStart
 from onelook.training.gradient_clip import RelativeClip
 from onelook.training.loop import train
 from onelook.training.optimizer import Sgd
+from onelook.training.prediction_distillation import PredictionDistillation
 from onelook.weights import save_weights
 from training import Squares, changed, train_state_of
 
@@ -142,6 +144,16 @@ def test_yolov4_tiny_gets_several_anchors_for_an_object_and_darknets_gradient():
     assert kept.assigner.iou_threshold == 1 and kept.terms == published.terms
     csp = fitted("yolov4-csp", facts).loss
     assert csp.assigner == LARGE["yolov4-csp"].loss.assigner and csp.terms[0].coordinates == "sigmoid"
+
+
+def test_a_teachers_predictions_are_the_targets_unless_a_setting_of_features_is_given():
+    facts = Facts(images=300, epochs=60, batch=16, has_weights=False)
+    published = replace(FAMILIES["yolox-nano"], distillation=Distillation())
+    for keep in ((), ("distillation.share", "distillation.boxes"), ("optimizer",)):
+        assert small(published, facts, keep).distillation == PredictionDistillation()
+    for keep in (("distillation",), ("distillation.weight",), ("distillation.share", "distillation.loss.temperature")):
+        assert small(published, facts, keep).distillation == Distillation()
+    assert small(FAMILIES["yolox-nano"], facts, ("distillation.share",)).distillation is None
 
 
 def test_what_a_rule_adds_can_be_changed():

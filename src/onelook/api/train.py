@@ -71,23 +71,24 @@ def train(
     where the data set has no split for it: divided as by `onelook.split`; a resumed run keeps its division.  weights:
     what the training starts from: a file of any supported format, the folder of a run (its best weights), or a detector
     in memory; None is from scratch.
-    teacher: model whose features are additional targets (distillation): a name with `teacher_weights`, a weights file,
-    the folder of a run, or a detector in memory.  teacher_weights: weights for a teacher that is given by name.  out:
-    folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with its recipe and
-    its options; "auto": continue it where there is one, else start it, for torchrun, which restarts a program as it was
-    started.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one of this machine.  workers: processes that
-    prepare images.  cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of memory such as
-    "4GB".  augment_on: where images are augmented: "cpu" (None), in the workers; or "device", where one warp a batch
-    makes mosaic, affine, MixUp, colours and flip, with the same random parameters (not every augmentation can).
-    precision: "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network; None is
-    channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
-    on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
-    first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
-    are annotated.  drop_suspicious: leave out training images whose annotations a model contradicts, a fifth at most:
-    a weights file, the folder of a run, or a COCO results file of them; the run lists them in `suspicious.json`.  log:
-    also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst images and the time left on a
-    page at an address of this machine, which is printed.  resume_command: returns how to continue the run in a folder,
-    for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.
+    teacher: model whose predictions or features are additional targets (distillation): a name with `teacher_weights`, a
+    weights file, the folder of a run, or a detector in memory.  teacher_weights: weights for a teacher that is given by
+    name.  out: folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with
+    its recipe and options; "auto": continue it where there is one, else start it, for torchrun, which restarts a
+    program as it was started.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one of this machine.  workers:
+    processes that prepare images.  cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of
+    memory such as "4GB".  augment_on: where images are augmented: "cpu" (None), in the workers; or "device", where one
+    warp a batch makes mosaic, affine, MixUp, colours and flip, with the same random parameters (not every augmentation
+    can).  precision: "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network;
+    None is channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in
+    every run, on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is
+    fastest in the first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are
+    used as they are annotated.  drop_suspicious: leave out training images whose annotations a model contradicts, a
+    fifth at most: a weights file, the folder of a run, or a COCO results file of them; the run lists them in
+    `suspicious.json`.  log: also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst images
+    and the time left on a page at an address of this machine, which is printed.  resume_command: returns how to
+    continue the run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints
+    plain lines on standard error.
 
     Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
 

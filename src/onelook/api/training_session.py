@@ -318,8 +318,7 @@ def _report_start(run: Run, notes: list[str], teacher: TeacherRecord | None, res
     """Reports what the training starts with, and writes the record of a new run's teacher."""
     if teacher is not None:
         run.record.origin["teacher"] = Path(teacher.weights or teacher.model).name
-        strides = ", ".join(map(str, run.train_state.distillation_strides))
-        notes = [*notes, f"Learning from {teacher} as well, at strides {strides}."]
+        notes = [*notes, f"Learning from {teacher} as well: {run.train_state.what_is_distilled}."]
         if run.is_main and not resume:
             write_teacher(run.folder, teacher)
     for note in notes:

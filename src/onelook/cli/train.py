@@ -94,7 +94,7 @@ def train(
         allow_size_mismatch: Train although images do not have their annotated sizes, with the boxes as annotated.
         drop_suspicious: Leave out training images whose annotations a model contradicts, a fifth at most: a weights
             file, the folder of a run, or a COCO results file of the training images.
-        teacher: Model whose features are learnt as well: a name, a weights file, or the folder of a run.
+        teacher: Model whose predictions or features are learnt too: a name, a weights file, or the folder of a run.
         teacher_weights: File with the weights of a --teacher that is given by name.
         log: Also log to tensorboard, mlflow or wandb; none on resuming ends that.
         watch: Show curves, worst images and the time left on a page at an address of this machine, which is printed.

@@ -19,9 +19,11 @@ from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolov4 import DarknetBox
 from onelook.networks.yolov4.architecture import Yolov4
+from onelook.training.distillation import Distillation
 from onelook.training.ema import Ema
 from onelook.training.gradient_clip import RelativeClip
 from onelook.training.multiscale import DarknetShapes, MultiScale
+from onelook.training.prediction_distillation import PredictionDistillation
 from onelook.training.recipe import Augment, Closing, Recipe, adapted
 from onelook.training.schedule import WarmCosine
 
@@ -86,7 +88,8 @@ def small(published: Recipe, facts: Facts, keep: Iterable[str] = ()) -> Recipe:
     planned = replace(planned, batch_size=facts.batch)
     kept = tuple(keep)
     rules = _rules(published, planned, facts)
-    return change(planned, {path: value for path, value in rules.items() if not _is_kept(path, planned, kept)})
+    rules = {path: value for path, value in rules.items() if not _is_kept(path, planned, kept)}
+    return change(planned, rules | distillation(published, kept))
 
 
 def _names(recipe: Recipe) -> tuple[str, ...]:
@@ -318,6 +321,19 @@ def darknet_loss(published: Recipe) -> dict[str, Any]:
                 weight=term.weight, kind=term.kind, coordinates=model.coordinates, name=term.name
             )
     return new
+
+
+def distillation(published: Recipe, keep: Iterable[str]) -> dict[str, Any]:
+    """With a teacher: its predictions are the additional targets, not its features as published.
+
+    In a few hundred steps the published loss of features has many times the gradient of the detection losses, and the
+    student becomes much worse. Features stay where one of their settings is among those to keep.
+    """
+    asked = {one for one in keep if one.startswith("distillation")}
+    shared = {f"distillation.{one.name}" for one in fields(PredictionDistillation)}
+    if not isinstance(published.distillation, Distillation) or asked - shared:
+        return {}
+    return {"distillation": PredictionDistillation()}
 
 
 def _scaled(published: float, factor: float) -> float:

@@ -123,6 +123,8 @@ class AlignModule(nn.Module):
     itself learns. It is trained with the student, but is no part of the student, its EMA or its weights files.
     """
 
+    compares = "features"  # what of teacher and student
+
     def __init__(self, settings: Distillation, student: FeaturePart, teacher: FeaturePart) -> None:
         super().__init__()
         self.settings = settings

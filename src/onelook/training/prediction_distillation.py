@@ -83,6 +83,7 @@ class PredictionTerm(nn.Module):
     of other classes teaches boxes, weighted by its best score of all its classes.
     """
 
+    compares = "predictions"  # what of teacher and student
     own: Tensor
     others: Tensor
 

@@ -125,9 +125,11 @@ class TrainState:
             part.compile(dynamic=dynamic)
 
     @property
-    def distillation_strides(self) -> tuple[int, ...]:
-        """Strides of the levels at which the student learns from the teacher; () without distillation."""
-        return () if self.align is None else self.align.strides
+    def what_is_distilled(self) -> str:
+        """What the student learns of the teacher, and at which strides; "" without distillation."""
+        if self.align is None:
+            return ""
+        return f"the {self.align.compares} at strides {', '.join(map(str, self.align.strides))}"
 
     @property
     def evaluated_model(self) -> Detector:
