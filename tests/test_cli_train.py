@@ -263,7 +263,7 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
         ([*SMALL, "--teacher-weights", "x.pth"], 2, "Give the name as teacher"),
         ([*SMALL, "distillation=Distillation()"], 2, "Give a teacher"),
         ([*SMALL, "--teacher", "yolox-s", "distillation=none"], 2, "has no teacher"),
-        ([*SMALL, "--teacher", "yolox-s", "distillation.los=Mgd()"], 2, "loss"),
+        ([*SMALL, "--teacher", "yolox-s", "distillation.sharp=2"], 2, "sharpness"),
     ],
 )
 @pytest.mark.usefixtures("elsewhere")

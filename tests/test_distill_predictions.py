@@ -282,6 +282,14 @@ def test_a_training_measures_in_every_tenth_step(monkeypatch):
     assert all(math.isfinite(value) and value > 0 for value in told)
 
 
+@pytest.mark.parametrize(("settings", "learns"), [(PredictionDistillation(), True), (Distillation(share=0.3), False)])
+def test_a_student_with_a_frozen_neck_is_taught_at_its_head(settings, learns):
+    """Its features cannot change, so that a loss between features has no weight."""
+    recipe = changed(epochs=1, distillation=settings, freeze=("backbone.*", "neck.*"))
+    told = terms_of(recipe, pupil(recipe))
+    assert all(math.isfinite(value) and (value > 0) == learns for value in told)
+
+
 def test_the_teacher_is_run_in_every_second_step_only(monkeypatch):
     recipe = changed(epochs=2, distillation=PredictionDistillation(every=2))
     state, looks = pupil(recipe), []

@@ -16,6 +16,7 @@ from onelook.data import open_dataset
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError
 from onelook.losses.darknet_box_gradient import DarknetBoxGradient
+from onelook.losses.yolov4 import DarknetBox
 from onelook.networks.build import build
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.small import FEWEST_STEPS, Facts, multiscale, small
@@ -141,19 +142,39 @@ def test_yolov4_tiny_gets_several_anchors_for_an_object_and_darknets_gradient():
     assert (found.assigner.iou_threshold, found.assigner.unused) == (0.213, ())
     assert isinstance(found.terms[0], DarknetBoxGradient) and found.terms[0].weight == published.terms[0].weight
     kept = fitted("yolov4-tiny", facts, ("loss.assigner.iou_threshold", "loss.terms.box.weight")).loss
-    assert kept.assigner.iou_threshold == 1 and kept.terms == published.terms
+    assert kept.assigner.iou_threshold == 1 and kept.terms == found.terms
+    for path in ("loss.terms.box.per_cell", "loss.terms.0", "loss.terms", "loss", "model", "model.coordinates"):
+        assert isinstance(fitted("yolov4-tiny", facts, (path,)).loss.terms[0], DarknetBox)
     csp = fitted("yolov4-csp", facts).loss
     assert csp.assigner == LARGE["yolov4-csp"].loss.assigner and csp.terms[0].coordinates == "sigmoid"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["model.gaussian=true", "model.coordinates=sigmoid", "loss.terms.box.weight=0.1", "loss.terms.0.per_cell=false"],
+)
+def test_a_changed_yolov4_tiny_is_trained(scenes, setting):
+    recipe = chosen(scenes, setting, model="yolov4-tiny", epochs=1, size=64, batch=4)
+    step = next(train(recipe, train_state_of(recipe), Squares()))
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in step.losses.values())
 
 
 def test_a_teachers_predictions_are_the_targets_unless_a_setting_of_features_is_given():
     facts = Facts(images=300, epochs=60, batch=16, has_weights=False)
     published = replace(FAMILIES["yolox-nano"], distillation=Distillation())
-    for keep in ((), ("distillation.share", "distillation.boxes"), ("optimizer",)):
+    for keep in ((), ("distillation.share", "distillation.boxes"), ("optimizer",), ("distillation.evry",)):
         assert small(published, facts, keep).distillation == PredictionDistillation()
     for keep in (("distillation",), ("distillation.weight",), ("distillation.share", "distillation.loss.temperature")):
         assert small(published, facts, keep).distillation == Distillation()
     assert small(FAMILIES["yolox-nano"], facts, ("distillation.share",)).distillation is None
+
+
+def test_settings_of_a_teacher_choose_its_way(scenes):
+    told = chosen(scenes, "distillation.share=0.3", has_teacher=True).distillation
+    assert told == PredictionDistillation(share=0.3)
+    assert chosen(scenes, "distillation.weight=0.3", has_teacher=True).distillation == Distillation(weight=0.3)
+    published = {"model": None, "recipe": "damo-yolo-ns", "has_teacher": True}
+    assert (chosen(scenes, **published).distillation, chosen(scenes, **published).clip) == (Distillation(), 30.0)
 
 
 def test_what_a_rule_adds_can_be_changed():
@@ -168,9 +189,9 @@ def scenes(tmp_path_factory):
     return open_dataset(data, "train")
 
 
-def chosen(scenes, *overrides, has_weights=False, **given):
+def chosen(scenes, *overrides, has_weights=False, has_teacher=False, **given):
     choice = RecipeChoice(**{"model": "yolox-nano", "overrides": overrides, **given})
-    return resolved(choice, scenes, has_weights=has_weights, on_cpu=True)
+    return resolved(choice, scenes, has_weights=has_weights, has_teacher=has_teacher, on_cpu=True)
 
 
 def test_small_is_chosen_from_weights_or_for_few_steps(scenes):

@@ -158,7 +158,10 @@ class RecipeChoice:
                 return published_classifier(model)
             recipe = default_recipe(model.like or model.name, distilled=has_teacher)
             return recipe if model.like is None else change(recipe, {"model": model.architecture})
-        chosen = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
+        if isinstance(self.recipe, str) and self.recipe in VARIANTS:
+            chosen = default_recipe(self.recipe, distilled=has_teacher)
+        else:
+            chosen = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
         return chosen if self.model is None else change(chosen, {_network(chosen): variant(self.model).architecture})
 
     def resumed(self, folder: Path, data: str = "DATA") -> Recipe:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from onelook.data import Dataset
 from onelook.data.paths import read_text
 from onelook.errors import DataError, UsageError, UserError
 from onelook.evaluation import Evaluation
-from onelook.evaluation.coco import score
+from onelook.evaluation.coco import LabelSuspect, score
 from onelook.evaluation.results import read_results
 from onelook.evaluation.tables import GroundTruth
 from onelook.files import write_text
@@ -27,6 +27,7 @@ from onelook.reporter import Reporter
 
 _LIMIT = 1 << 30  # bytes of the list
 _MOST = 0.2  # of the images: where a model contradicts more of them, it may be wrong, and few images would be left
+_DOUBTFUL = 0.5  # of the images, above which a message says that the model may be wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,25 +35,31 @@ class Suspicious:
     """A training set without the images whose annotations a model contradicts.
 
     dataset: what is left.  source: the model or the detections.  images: how many there were.  left_out: the suspicious
-    annotations, with file, kind, detected class, score, annotated class and boxes.  stayed: images that are
-    contradicted too, with less certainty, and stay.
+    annotations, with file, kind, detected class, score, annotated class and boxes.  stayed: those of the other images
+    that are contradicted, not more certainly, and stay.
     """
 
     dataset: Dataset
     source: str
     images: int
     left_out: list[dict[str, Any]]
-    stayed: int = 0
+    stayed: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, folder: Path) -> str:
         """What was left out and why, in one line."""
         kinds = Counter(one["kind"] for one in self.left_out)
         wrong, missing = kinds["wrong_label"], kinds["missing_annotation"]
-        more = f" {self.stayed} more are contradicted with less certainty and stay: at most a fifth is left out."
+        out, others = self.images - len(self.dataset), len({one["file"] for one in self.stayed})
+        more = ""
+        if others:
+            verb, what = ("is", "it stays") if others == 1 else ("are", "they stay")
+            more = f" Of the others, {others} {verb} contradicted too, not more certainly; {what}: a fifth is the most."
+        if out + others > _DOUBTFUL * self.images:
+            more += " A model that contradicts more than half may be wrong: look with onelook view DATA --model MODEL."
         return (
-            f"Left out {self.images - len(self.dataset)} of {self.images} training images, whose annotations "
+            f"Left out {out} of {self.images} training images, whose annotations "
             f"'{self.source}' contradicts: {wrong} with another class, {missing} objects without annotation; "
-            f"listed in '{folder / run_files.SUSPICIOUS}'.{more if self.stayed else ''}"
+            f"listed in '{folder / run_files.SUSPICIOUS}'.{more}"
         )
 
     def write(self, folder: Path) -> None:
@@ -60,8 +67,8 @@ class Suspicious:
         content = {
             "source": self.source,
             "images": self.images,
-            "stayed": self.stayed,
             "left_out": self.left_out,
+            "stayed": self.stayed,
         }
         write_text(folder / run_files.SUSPICIOUS, json.dumps(content, ensure_ascii=False, indent=1))
 
@@ -70,9 +77,9 @@ def find_suspicious(training: Dataset, source: str, reporter: Reporter) -> Suspi
     """The training set without the images whose annotations are contradicted with a score of 0.5 or more.
 
     source: a model, or a COCO results file (.json) of the training images. An image is left out whole: an object that
-    lacks its annotation, or loses it, would be learnt as background. At most a fifth of the images is left out (one, of
-    fewer than five), those with the most certain contradictions. Raises UserError where no detection is right: the
-    model is no help then.
+    lacks its annotation, or loses it, would be learnt as background. At most a fifth of the images is left out, those
+    with the most certain contradictions; of equal ones, the first in the data set. Raises UserError where no
+    detection is right: the model is no help then.
     """
     evaluation = _evaluated(training, source, reporter)
     if evaluation.finds_nothing:
@@ -82,10 +89,13 @@ def find_suspicious(training: Dataset, source: str, reporter: Reporter) -> Suspi
         )
     suspects = [one for one in evaluation.label_suspects() if one.score >= LEAST_SUSPECT]
     contradicted = list(dict.fromkeys(one.image_id for one in suspects))  # the most certain first
-    bad = set(contradicted[: max(1, int(_MOST * len(training)))])
-    listed = [one for one in suspects if one.image_id in bad]
-    left_out = [{name: value for name, value in vars(one).items() if name != "object"} for one in listed]
-    return Suspicious(_without(training, bad), source, len(training), left_out, len(contradicted) - len(bad))
+    bad = set(contradicted[: int(_MOST * len(training))])
+    left_out, stayed = ([_listed(one) for one in suspects if (one.image_id in bad) == out] for out in (True, False))
+    return Suspicious(_without(training, bad), source, len(training), left_out, stayed)
+
+
+def _listed(suspect: LabelSuspect) -> dict[str, Any]:
+    return {name: value for name, value in vars(suspect).items() if name != "object"}
 
 
 def read_suspicious(training: Dataset, folder: Path) -> Suspicious:
@@ -93,9 +103,11 @@ def read_suspicious(training: Dataset, folder: Path) -> Suspicious:
     path = folder / run_files.SUSPICIOUS
     try:
         content = json.loads(read_text(path, _LIMIT))
-        source, images, stayed = str(content["source"]), int(content["images"]), int(content.get("stayed", 0))
+        source, images = str(content["source"]), int(content["images"])
         left_out: list[dict[str, Any]] = list(content["left_out"])
+        stayed: list[dict[str, Any]] = list(content.get("stayed", ()))
         files = {str(one["file"]) for one in left_out}
+        _ = {str(one["file"]) for one in stayed}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is damaged: {error}.", "Start another run in another folder (out).") from error
     ids = {training.file_name(row): int(image_id) for row, image_id in enumerate(training.image_ids.tolist())}

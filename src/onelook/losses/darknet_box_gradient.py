@@ -51,6 +51,7 @@ class DarknetBoxGradient:
     def __call__(self, pairs: Pairs) -> Tensor:
         sides = input_sides(pairs.predictions.priors).to(pairs.boxes.dtype).repeat(2)
         raw = at_least_float32(gather_rows(pairs.predictions.regression, pairs.matches.priors))
+        raw = raw[..., ::2] if raw.shape[-1] == 8 else raw  # means and uncertainties alternate (Gaussian YOLO)
         boxes, targets = pairs.boxes.detach() / sides, pairs.target_boxes / sides
         delta = _box_derivative(boxes, targets, self.kind)
         if self.coordinates == "sigmoid":

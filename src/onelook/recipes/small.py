@@ -3,7 +3,7 @@
 Published settings are made for hundreds of thousands of steps. In a few hundred of them an average over 5,000 steps
 never forgets its first weights, a warm-up of 1,000 steps does not end, and images cut into mosaics and scaled by a
 tenth to twice their size are another task than the one that is evaluated. The rules here are the same for all families.
-Each is a function that stays within bounds and reaches the published value in long trainings.
+Each is a function that stays within bounds; those of numbers reach the published value in long trainings.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ CELL = 8.0  # pixels of the finest level: no head has one for objects that are s
 MOST_WARMUP_STEPS = 1000  # as published for YOLOv4 and YOLOv7, in a training of any length
 FEWEST_CLOSING_STEPS = 1000  # in which statistics and averages become those of whole images
 KNOWN_CLASSES_RATE = 0.1  # of the published learning rate, from weights that know all classes
+_OF_TRUE_BOX = ("", ".per_cell")  # ends of the paths that mean `DarknetBox` itself, after those of its term
 REFERENCE_SIDE = 640.0  # pixels of the input that YOLOv7's objectness loss is stated for
 
 
@@ -81,15 +82,15 @@ def small(published: Recipe, facts: Facts, keep: Iterable[str] = ()) -> Recipe:
     """A published recipe, fitted to a training.
 
     keep: dotted paths that are set by someone else afterwards: no rule changes them, what is in them, or the kind of
-    what they are in. The recipe's other settings (model, assigner, most of the loss, momentum, colours) stay as
-    published.
+    what they are in. The recipe's other settings (model, momentum, colours, and nearly all of assigner and loss) stay
+    as published.
     """
     planned = adapted(published, _names(published), facts.epochs, None, None)
     planned = replace(planned, batch_size=facts.batch)
     kept = tuple(keep)
     rules = _rules(published, planned, facts)
     rules = {path: value for path, value in rules.items() if not _is_kept(path, planned, kept)}
-    return change(planned, rules | distillation(published, kept))
+    return change(planned, rules | darknet_box(published, kept) | distillation(published, kept))
 
 
 def _names(recipe: Recipe) -> tuple[str, ...]:
@@ -128,7 +129,7 @@ def _rules(published: Recipe, planned: Recipe, facts: Facts) -> dict[str, Any]:
     for path, value in kinds.items():
         new |= _by_field(path, getattr(planned, path), value)
     new |= {f"augment.{path}": value for path, value in augmentation(published.augment, side, facts).items()}
-    return new | _objectness(published, side) | darknet_loss(published)
+    return new | _objectness(published, side) | darknet_anchors(published)
 
 
 def schedule(facts: Facts) -> WarmCosine:
@@ -301,22 +302,32 @@ def _objectness(published: Recipe, side: float) -> dict[str, Any]:
     return {"loss.terms.objectness.scaled": False} if has_factor and side < REFERENCE_SIDE else {}
 
 
-def darknet_loss(published: Recipe) -> dict[str, Any]:
-    """YOLOv4's tiny models with several anchors for an object, as the large ones have, and Darknet's box gradient.
+def darknet_anchors(published: Recipe) -> dict[str, Any]:
+    """YOLOv4's tiny models with several anchors for an object, as the large ones have.
 
-    With the best anchor only, and none for objects that are nearest to an anchor without a level, few steps have few
-    examples, and no object below 15 pixels is learnt. The gradient is that of the authors' code; its steps are larger
-    than those of the true one.
+    With the best anchor only, few steps have few examples. Where the published ones leave out objects that are nearest
+    to an anchor without a level, no object below 15 pixels is learnt.
     """
-    loss, model = published.loss, published.model
-    if not isinstance(loss, DetectionLoss) or not isinstance(model, Yolov4):
+    assigner = getattr(published.loss, "assigner", None)
+    if not isinstance(assigner, DarknetAnchors):
         return {}
-    if not isinstance(loss.assigner, DarknetAnchors):  # one of another family
+    threshold = min(assigner.iou_threshold, DarknetAnchors().iou_threshold)
+    return {"loss.assigner.iou_threshold": threshold, "loss.assigner.unused": ()}
+
+
+def darknet_box(published: Recipe, keep: Iterable[str]) -> dict[str, Any]:
+    """YOLOv4's boxes with the gradient of the authors' code, whose steps are larger than those of the true one.
+
+    Without its limits: `clip` has one. `DarknetBox` stays where its own setting (`per_cell`), the whole term, or the
+    form of the boxes is among those to keep.
+    """
+    loss, model, kept = published.loss, published.model, set(keep)
+    if not isinstance(loss, DetectionLoss) or not isinstance(model, Yolov4) or {"model", "model.coordinates"} & kept:
         return {}
-    threshold = min(loss.assigner.iou_threshold, DarknetAnchors().iou_threshold)
-    new: dict[str, Any] = {"loss.assigner.iou_threshold": threshold, "loss.assigner.unused": ()}
-    for term in loss.terms:
-        if isinstance(term, DarknetBox):
+    new: dict[str, Any] = {}
+    for place, term in enumerate(loss.terms):
+        own = {f"loss.terms.{one}{end}" for one in (place, term.name) for end in _OF_TRUE_BOX}
+        if isinstance(term, DarknetBox) and not (own | {"loss", "loss.terms"}) & kept:
             new[f"loss.terms.{term.name}"] = DarknetBoxGradient(
                 weight=term.weight, kind=term.kind, coordinates=model.coordinates, name=term.name
             )
@@ -327,11 +338,13 @@ def distillation(published: Recipe, keep: Iterable[str]) -> dict[str, Any]:
     """With a teacher: its predictions are the additional targets, not its features as published.
 
     In a few hundred steps the published loss of features has many times the gradient of the detection losses, and the
-    student becomes much worse. Features stay where one of their settings is among those to keep.
+    student becomes much worse. Features stay where a setting that only they have is among those to keep.
     """
-    asked = {one for one in keep if one.startswith("distillation")}
-    shared = {f"distillation.{one.name}" for one in fields(PredictionDistillation)}
-    if not isinstance(published.distillation, Distillation) or asked - shared:
+    of_features = {one.name for one in fields(Distillation)} - {one.name for one in fields(PredictionDistillation)}
+    whole = {"distillation"} | {f"distillation.{name}" for name in of_features}
+    if not isinstance(published.distillation, Distillation):
+        return {}
+    if any(one in whole or one.startswith("distillation.loss.") for one in keep):
         return {}
     return {"distillation": PredictionDistillation()}
 

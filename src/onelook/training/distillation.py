@@ -201,7 +201,9 @@ class Distiller:
         if balance is None:
             return term
         if balance.measures:
-            balance.measure(task, term, features)
+            # Behind a frozen neck only the head is trained: the gradients are those at its outputs.
+            heads = (predictions.classes, predictions.regression)
+            balance.measure(task, term, features if any(one.requires_grad for one in features) else heads)
         return term * balance.factor()
 
 

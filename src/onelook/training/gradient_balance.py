@@ -21,9 +21,9 @@ _SCALE = 1024.0  # float16 features have gradients that would be 0 without it; t
 class GradientBalance(nn.Module):
     """The factor with which a loss term has `share` times the gradient norm of the detection losses.
 
-    The gradients are those at the neck's output features, over all levels. Their norms are measured in the first step
-    and in every tenth, and the factor follows from moving averages of both, which are equal in all processes and saved
-    with the training's state. It is 0 where no measurement was finite.
+    The gradients are those at the neck's output features, over all levels; behind a frozen neck, at the predictions.
+    Their norms are measured in the first step and in every tenth, and the factor follows from moving averages of both,
+    which are equal in all processes and saved with the training's state. It is 0 where no measurement was finite.
     """
 
     norms: Tensor
@@ -61,6 +61,10 @@ class GradientBalance(nn.Module):
 
 
 def _square_norm(loss: Tensor, features: Pyramid) -> Tensor:
-    gradients = torch.autograd.grad(loss * _SCALE, features, retain_graph=True, allow_unused=True)
+    """The squared norm of a loss's gradient at the features; 0 where none of them leads to trained parameters."""
+    trained = [feature for feature in features if feature.requires_grad]
+    if not trained or not loss.requires_grad:
+        return loss.new_zeros((), dtype=torch.float32)
+    gradients = torch.autograd.grad(loss * _SCALE, trained, retain_graph=True, allow_unused=True)
     squares = [at_least_float32(gradient).square().sum() for gradient in gradients if gradient is not None]
-    return torch.stack(squares).sum()
+    return torch.stack(squares).sum() if squares else loss.new_zeros((), dtype=torch.float32)

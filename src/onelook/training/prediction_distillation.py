@@ -144,7 +144,8 @@ def _no_common_class(student: Detector, teacher: Detector) -> ConfigError:
         if not known:
             return ConfigError(
                 f"The {whose} has no class names, by which the classes of teacher and student are matched.",
-                f"Give them when it is built or saved, or {_ANOTHER_WAY}.",
+                "Give them when it is built or saved, set distillation.scores=0 to learn boxes only, or "
+                f"{_ANOTHER_WAY}.",
             )
     listed = {whose: ", ".join(known[:5]) + (", ..." if len(known) > 5 else "") for whose, known in names.items()}
     return ConfigError(
