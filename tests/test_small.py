@@ -19,7 +19,7 @@ from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.losses.yolov4 import DarknetBox
 from onelook.networks.build import build
 from onelook.recipes import RECIPE_TYPES, find_recipe
-from onelook.recipes.small import FEWEST_STEPS, Facts, multiscale, small
+from onelook.recipes.small import COCO_OBJECTS, FEWEST_STEPS, Facts, multiscale, small
 from onelook.training.distillation import Distillation
 from onelook.training.frozen_start import FrozenStart
 from onelook.training.gradient_clip import RelativeClip
@@ -40,6 +40,7 @@ FACTS = st.builds(
     has_weights=st.booleans(),
     knows_classes=st.booleans(),
     sides=st.none() | SIDES,
+    objects=st.floats(0, 100),
 )
 NAMES = st.sampled_from(sorted(FAMILIES | LARGE))
 
@@ -57,6 +58,8 @@ def test_every_value_is_in_range_for_any_training(name, facts):
     assert 0 <= found.ema.decay <= 0.9999 and 1 <= found.ema.warmup <= 2000
     total, base = found.optimizer.lr_per_image * facts.batch, published.optimizer.lr_per_image
     least_rate = 0.1 if facts.has_weights and facts.knows_classes else 1
+    if name.startswith("yolov4"):
+        least_rate *= min(1, COCO_OBJECTS / max(facts.objects, 1))
     assert base * 0.999 * least_rate <= found.optimizer.lr_per_image
     assert total <= base * max(published.batch_size, facts.batch) * 1.001
     assert 1 <= found.optimizer.weight_decay / published.optimizer.weight_decay <= 2.001
@@ -157,6 +160,15 @@ def test_a_changed_yolov4_tiny_is_trained(scenes, setting):
     recipe = chosen(scenes, setting, model="yolov4-tiny", epochs=1, size=64, batch=4)
     step = next(train(recipe, train_state_of(recipe), Squares()))
     assert all(torch.isfinite(torch.as_tensor(value)) for value in step.losses.values())
+
+
+def test_yolov4_learns_more_slowly_where_images_have_more_objects_than_cocos():
+    facts = Facts(images=300, epochs=60, batch=16, has_weights=False, objects=7.3)
+    for name, slower in (("yolov4-tiny", 0.5), ("yolox-nano", 1.0)):
+        few, usual, many = (
+            fitted(name, replace(facts, objects=objects)).optimizer.lr_per_image for objects in (1.0, 7.3, 14.6)
+        )
+        assert few == usual and many == pytest.approx(slower * usual, rel=1e-3)
 
 
 def test_a_teachers_predictions_are_the_targets_unless_a_setting_of_features_is_given():

@@ -31,6 +31,7 @@ def facts_of(recipe: Recipe, training: Dataset, has_weights: bool, knows_classes
         has_weights=has_weights,
         knows_classes=knows_classes,
         sides=(tenth, most) if len(sides) else None,
+        objects=len(sides) / max(1, len(rows)),
     )
 
 

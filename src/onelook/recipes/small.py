@@ -36,6 +36,7 @@ MULTISCALE_FROM = 50.0  # passes from which the input's size varies
 CELL = 8.0  # pixels of the finest level: no head has one for objects that are smaller
 MOST_WARMUP_STEPS = 1000  # as published for YOLOv4 and YOLOv7, in a training of any length
 FEWEST_CLOSING_STEPS = 1000  # in which statistics and averages become those of whole images
+COCO_OBJECTS = 7.3  # of an image of COCO train2017, on average
 KNOWN_CLASSES_RATE = 0.1  # of the published learning rate, from weights that know all classes
 _OF_TRUE_BOX = ("", ".per_cell")  # ends of the paths that mean `DarknetBox` itself, after those of its term
 REFERENCE_SIDE = 640.0  # pixels of the input that YOLOv7's objectness loss is stated for
@@ -48,7 +49,7 @@ class Facts:
     images: that an epoch shows.  epochs: passes over them.  batch: images a step.  has_weights: whether it begins with
     trained weights.  knows_classes: whether these were trained on all of its classes.  sides: sides (square roots of
     the areas) of the objects in pixels of the network's input that a tenth and nine tenths of them are below; None
-    without objects.
+    without objects.  objects: an image has, on average.
     """
 
     images: int
@@ -57,6 +58,7 @@ class Facts:
     has_weights: bool
     knows_classes: bool = False
     sides: tuple[float, float] | None = None
+    objects: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.images, self.epochs, self.batch) < 1:
@@ -122,7 +124,9 @@ def _rules(published: Recipe, planned: Recipe, facts: Facts) -> dict[str, Any]:
         "closing": closing(published, side, facts),
     }
     new: dict[str, Any] = {
-        "optimizer.lr_per_image": rate(published.optimizer.lr_per_image, published.batch_size, facts),
+        "optimizer.lr_per_image": _scaled(
+            rate(published.optimizer.lr_per_image, published.batch_size, facts), by_objects(published, facts)
+        ),
         "optimizer.weight_decay": weight_decay(published.optimizer.weight_decay, facts),
         "clip": clip(facts),
     }
@@ -166,6 +170,15 @@ def rate(published: float, batch: int, facts: Facts) -> float:
     by_length = min(3.0, max(1.0, math.sqrt(FEWEST_STEPS / 2 / facts.steps)))
     highest = max(1.0, batch / facts.batch)
     return _scaled(published, min(by_batch * by_length, highest))
+
+
+def by_objects(published: Recipe, facts: Facts) -> float:
+    """The factor on the rate of YOLOv4, at most 1: its losses are sums over the objects of an image.
+
+    The others divide by the number of pairs. With twice as many objects as in COCO, for which the rate is published,
+    gradients are twice as long, and a few steps at three times the rate can end in a network that learns no more.
+    """
+    return min(1.0, COCO_OBJECTS / max(facts.objects, 1.0)) if isinstance(published.model, Yolov4) else 1.0
 
 
 def weight_decay(published: float, facts: Facts) -> float:
