@@ -32,6 +32,7 @@ from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.training.batches import slow_loader_remedy
 from onelook.training.distillation import Distillation
+from onelook.training.prediction_distillation import PredictionDistillation
 from onelook.training.preflight import rates_too_low
 from onelook.training.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
@@ -235,6 +236,17 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
     # The student's file has nothing of the teacher in it.
     assert restore(out / "best.safetensors").state_dict().keys() == build("yolox-nano", 3).state_dict().keys()
     assert find_recipe(out).distillation == Distillation(weight=0.5)
+
+
+def test_a_fitted_training_learns_the_predictions_of_a_teacher_of_its_classes(scenes, teacher, tmp_path, capsys):
+    out, names = tmp_path / "run", open_dataset(scenes, "train").names
+    knowing = save_weights(build("yolox-tiny", names), tmp_path / "knowing.safetensors")
+    assert train(scenes, *SMALL, "--out", str(out), "--teacher", str(knowing), "distillation.share=0.3") == 0
+    assert f"Learning from {knowing} as well: the predictions at strides 8, 16, 32." in (out / "train.log").read_text()
+    assert find_recipe(out).distillation == PredictionDistillation(share=0.3)
+    assert train(scenes, *SMALL, "--out", str(tmp_path / "other"), "--teacher", str(teacher)) == 1
+    error = capsys.readouterr().err
+    assert "no class in common: the teacher knows cat, dog" in error and "distillation=Distillation()" in error
 
 
 @pytest.mark.parametrize(
