@@ -83,6 +83,9 @@ def test_at_most_a_fifth_is_left_out_the_most_certain_contradictions_first(tmp_p
     del content["stayed"]  # as earlier versions wrote it
     put(tmp_path / "suspicious.json", json.dumps(content))
     assert read_suspicious(training(data), tmp_path).dataset.identity() == found.dataset.identity()
+    put(tmp_path / "suspicious.json", json.dumps(content | {"stayed": [{"file": "other.png"}]}))
+    with pytest.raises(DataError, match=r"names 'other\.png'"):
+        read_suspicious(training(data), tmp_path)
     put(tmp_path / "suspicious.json", json.dumps(content | {"stayed": -3}))
     with pytest.raises(DataError, match="is damaged"):
         read_suspicious(training(data), tmp_path)

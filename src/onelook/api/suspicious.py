@@ -64,12 +64,7 @@ class Suspicious:
 
     def write(self, folder: Path) -> None:
         """Writes the list to the folder of a run, for the user and for resuming."""
-        content = {
-            "source": self.source,
-            "images": self.images,
-            "left_out": self.left_out,
-            "stayed": self.stayed,
-        }
+        content = {name: value for name, value in vars(self).items() if name != "dataset"}
         write_text(folder / run_files.SUSPICIOUS, json.dumps(content, ensure_ascii=False, indent=1))
 
 
@@ -106,12 +101,11 @@ def read_suspicious(training: Dataset, folder: Path) -> Suspicious:
         source, images = str(content["source"]), int(content["images"])
         left_out: list[dict[str, Any]] = list(content["left_out"])
         stayed: list[dict[str, Any]] = list(content.get("stayed", ()))
-        files = {str(one["file"]) for one in left_out}
-        _ = {str(one["file"]) for one in stayed}
+        files, others = ({str(one["file"]) for one in part} for part in (left_out, stayed))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{path}' is damaged: {error}.", "Start another run in another folder (out).") from error
     ids = {training.file_name(row): int(image_id) for row, image_id in enumerate(training.image_ids.tolist())}
-    if unknown := sorted(files - ids.keys()):
+    if unknown := sorted((files | others) - ids.keys()):
         raise DataError(
             f"'{path}' names '{unknown[0]}', which is not in '{training.described_by}'.",
             "Resume with the data set that the run was started with.",
