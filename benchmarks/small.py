@@ -43,7 +43,7 @@ DEMO = Scenes((160, 160), (1, 4), (0.2, 0.6), 0.2, classes=3)
 DRAWN = {
     "demo": (DEMO, 480, 96),
     "demo, hard": (Scenes((160, 160), (1, 4), (0.2, 0.6), 0.8, classes=3), 480, 96),
-    "many small": (HARD["many small"], 200, 320),
+    "many small": (HARD["many small"], 480, 160),
     "long and thin": (HARD["long and thin"], 200, 160),
 }  # scenes, training images, side of the network's input
 HAND = ("multiscale=none", "ema.warmup=150", "closing.epochs=7", "schedule.flat_epochs=4")

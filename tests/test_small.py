@@ -162,11 +162,20 @@ def test_a_changed_yolov4_tiny_is_trained(scenes, setting):
     assert all(torch.isfinite(torch.as_tensor(value)) for value in step.losses.values())
 
 
-def test_yolov4_learns_more_slowly_where_images_have_more_objects_than_cocos():
+def test_losses_summed_over_objects_learn_more_slowly_where_images_have_more_of_them_than_cocos():
     facts = Facts(images=300, epochs=60, batch=16, has_weights=False, objects=7.3)
-    for name, slower in (("yolov4-tiny", 0.5), ("yolox-nano", 1.0)):
+    tiny, nano = FAMILIES["yolov4-tiny"], FAMILIES["yolox-nano"]
+    for published, keep, slower in (
+        (tiny, (), 0.5),
+        (tiny, ("loss.terms.box", "augment"), 0.5),
+        (tiny, ("loss",), 1.0),
+        (tiny, ("loss.terms",), 1.0),
+        (replace(tiny, loss=nano.loss), (), 1.0),
+        (nano, (), 1.0),
+    ):
         few, usual, many = (
-            fitted(name, replace(facts, objects=objects)).optimizer.lr_per_image for objects in (1.0, 7.3, 14.6)
+            small(published, replace(facts, objects=objects), keep).optimizer.lr_per_image
+            for objects in (1.0, 7.3, 14.6)
         )
         assert few == usual and many == pytest.approx(slower * usual, rel=1e-3)
 

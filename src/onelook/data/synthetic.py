@@ -193,7 +193,7 @@ def _photograph(scene: np.ndarray, rng: Generator, difficulty: float) -> np.ndar
 # whose boxes are mostly background, or far from square.
 HARD: Mapping[str, Scenes] = MappingProxyType(
     {
-        "many small": Scenes((320, 320), (12, 40), (0.03, 0.09), 0.2, classes=3),
+        "many small": Scenes((160, 160), (6, 20), (0.06, 0.15), 0.2, classes=3),
         "long and thin": Scenes((256, 256), (2, 8), (0.15, 0.5), 0.2, classes=3, longer=5.0),
     }
 )

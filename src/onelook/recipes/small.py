@@ -17,7 +17,7 @@ from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.config import change, get
 from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.losses.detection_loss import DetectionLoss
-from onelook.losses.yolov4 import DarknetBox
+from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
 from onelook.networks.yolov4.architecture import Yolov4
 from onelook.training.distillation import Distillation
 from onelook.training.ema import Ema
@@ -39,6 +39,7 @@ FEWEST_CLOSING_STEPS = 1000  # in which statistics and averages become those of 
 COCO_OBJECTS = 7.3  # of an image of COCO train2017, on average
 KNOWN_CLASSES_RATE = 0.1  # of the published learning rate, from weights that know all classes
 _OF_TRUE_BOX = ("", ".per_cell")  # ends of the paths that mean `DarknetBox` itself, after those of its term
+_SUMS_OVER_OBJECTS = (DarknetBox, DarknetBoxGradient, DarknetSquares, GaussianBox, DarknetObjectness, DarknetClasses)
 REFERENCE_SIDE = 640.0  # pixels of the input that YOLOv7's objectness loss is stated for
 
 
@@ -90,7 +91,7 @@ def small(published: Recipe, facts: Facts, keep: Iterable[str] = ()) -> Recipe:
     planned = adapted(published, _names(published), facts.epochs, None, None)
     planned = replace(planned, batch_size=facts.batch)
     kept = tuple(keep)
-    rules = _rules(published, planned, facts)
+    rules = _rules(published, planned, facts, kept)
     rules = {path: value for path, value in rules.items() if not _is_kept(path, planned, kept)}
     return change(planned, rules | darknet_box(published, kept) | distillation(published, kept))
 
@@ -114,7 +115,7 @@ def _by_field(path: str, before: object, after: object) -> dict[str, Any]:
     return {f"{path}.{name}": getattr(after, name) for name in changed}
 
 
-def _rules(published: Recipe, planned: Recipe, facts: Facts) -> dict[str, Any]:
+def _rules(published: Recipe, planned: Recipe, facts: Facts, kept: tuple[str, ...]) -> dict[str, Any]:
     """What the recipe has differently, by path."""
     side = float(min(planned.input_size))
     kinds = {
@@ -125,7 +126,7 @@ def _rules(published: Recipe, planned: Recipe, facts: Facts) -> dict[str, Any]:
     }
     new: dict[str, Any] = {
         "optimizer.lr_per_image": _scaled(
-            rate(published.optimizer.lr_per_image, published.batch_size, facts), by_objects(published, facts)
+            rate(published.optimizer.lr_per_image, published.batch_size, facts), by_objects(published, facts, kept)
         ),
         "optimizer.weight_decay": weight_decay(published.optimizer.weight_decay, facts),
         "clip": clip(facts),
@@ -172,13 +173,17 @@ def rate(published: float, batch: int, facts: Facts) -> float:
     return _scaled(published, min(by_batch * by_length, highest))
 
 
-def by_objects(published: Recipe, facts: Facts) -> float:
-    """The factor on the rate of YOLOv4, at most 1: its losses are sums over the objects of an image.
+def by_objects(published: Recipe, facts: Facts, keep: Iterable[str] = ()) -> float:
+    """The factor on the rate for losses that are sums over the objects of an image (YOLOv4's), at most 1.
 
-    The others divide by the number of pairs. With twice as many objects as in COCO, for which the rate is published,
-    gradients are twice as long, and a few steps at three times the rate can end in a network that learns no more.
+    The other families' divide by the number of pairs, as may terms that are set afterwards (`loss` or `loss.terms`
+    among those to keep). With twice as many objects as in COCO, for which the rate is published, gradients are twice as
+    long, and a few steps at three times the rate can end in a network that learns no more.
     """
-    return min(1.0, COCO_OBJECTS / max(facts.objects, 1.0)) if isinstance(published.model, Yolov4) else 1.0
+    terms = published.loss.terms if isinstance(published.loss, DetectionLoss) else ()
+    if not any(isinstance(term, _SUMS_OVER_OBJECTS) for term in terms) or {"loss", "loss.terms"} & set(keep):
+        return 1.0
+    return min(1.0, COCO_OBJECTS / max(facts.objects, 1.0))
 
 
 def weight_decay(published: float, facts: Facts) -> float:
