@@ -115,10 +115,15 @@ def settings_of(way: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(given.split()) if given else WAYS[name]
 
 
+def teacher_folder(given: argparse.Namespace) -> Path:
+    """The folder of the teacher's training."""
+    return Path(given.trained_teacher or given.out / "teacher")
+
+
 def wanted(given: argparse.Namespace) -> list[Training]:
     """The teacher's training, and those of every seed, "alone-0", "alone13-0" (13 epochs) and "predictions-0"."""
-    teacher, student, begin = given.out / "teacher", given.student, given.student_weights
-    found = [Training(teacher, given.teacher, given.teacher_epochs, 0)]
+    teacher, student, begin = teacher_folder(given), given.student, given.student_weights
+    found = [] if given.trained_teacher else [Training(teacher, given.teacher, given.teacher_epochs, 0)]
     for seed in range(given.seeds):
         found.append(Training(given.out / f"alone-{seed}", student, given.epochs, seed, weights=begin))
         for epochs in given.alone_epochs:
@@ -138,7 +143,7 @@ def train_steps(recipe: Recipe, state: TrainState, batches: Loader) -> Iterator[
 def step_times(given: argparse.Namespace, data: Path) -> None:
     """Prints the CPU time of a step alone and in every way, each with its batch; in alternation."""
     training = open_dataset(str(data), "train")
-    single, teacher = ProcessGroup(0, 1, torch.device("cpu")), open_detector(str(given.out / "teacher")).detector
+    single, teacher = ProcessGroup(0, 1, torch.device("cpu")), open_detector(str(teacher_folder(given))).detector
     steps = {}
     for name, settings in {"alone": (), **dict(map(settings_of, given.ways))}.items():
         one = Training(given.out, given.student, given.epochs, 0, settings=settings)
@@ -164,6 +169,7 @@ def main() -> None:
     parser.add_argument("--student", default="damo-yolo-ns", help="name of a model")
     parser.add_argument("--student-weights", type=Path, help="a file that the student begins with")
     parser.add_argument("--teacher", default="damo-yolo-t")
+    parser.add_argument("--trained-teacher", type=Path, help="the folder of a finished training; trains no teacher")
     parser.add_argument("--ways", nargs="*", default=["taught-1.0", "taught-0.1", "predictions"], metavar="WAY")
     parser.add_argument("--epochs", type=int, default=10, help="of the student")
     parser.add_argument("--alone-epochs", type=int, nargs="*", default=[], help="others of the student alone")

@@ -272,8 +272,9 @@ def augmentation(augment: Augment, side: float, facts: Facts) -> dict[str, Any]:
     objects are large: a quarter of a mosaic shows half of the input's side, and cuts what is larger.
 
     Scales, and Darknet's crops: the published range to the power of `variety`, around 1. Nothing is made so small that
-    a tenth of the objects would be below a cell, nor so large that a tenth would be larger than the input. Objects are
-    dropped for their size only where they are half as large as the smallest tenth of the set.
+    a tenth of the objects would be below a cell, nor so large that a tenth would be larger than the input; only MixUp's
+    second image keeps its published scales. Objects are dropped for their size only where they are half as large as the
+    smallest tenth of the set.
     """
     part = variety(facts)
     largest = facts.sides[1] if facts.sides else 0.0
